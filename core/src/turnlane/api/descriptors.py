@@ -1,0 +1,76 @@
+"""Descriptors: what a plugin offers, told without importing the class behind it."""
+
+from enum import StrEnum
+
+import msgspec
+
+from turnlane.api.credentials import RelayTransport
+
+
+class TrafficClass(StrEnum):
+    """What an adapter carries."""
+
+    DATAGRAM = "datagram"
+    STREAM = "stream"
+
+
+class Direction(StrEnum):
+    """Which end of the tunnel an adapter is."""
+
+    INGRESS = "ingress"
+    EGRESS = "egress"
+
+
+class ProviderCapabilities(msgspec.Struct, frozen=True):
+    """What a provider can do and needs."""
+
+    interactive: bool = False
+    browser: bool = False
+    renewable: bool = False
+    default_transport: RelayTransport = RelayTransport.UDP
+
+
+class ProviderDescriptor(msgspec.Struct, frozen=True):
+    """A provider. `implementation` and `settings` are `"module:Class"`, imported on first use.
+
+    `input_kinds` name what it takes (`link`), `example_links` show it without real secrets.
+    """
+
+    id: str
+    title: str
+    summary: str
+    implementation: str
+    input_kinds: tuple[str, ...] = ("link",)
+    example_links: tuple[str, ...] = ()
+    settings: str | None = None
+    homepage: str = ""
+    stability: str = "stable"
+    capabilities: ProviderCapabilities = ProviderCapabilities()
+
+
+class AdapterDescriptor(msgspec.Struct, frozen=True):
+    """An ingress or egress adapter.
+
+    `pairs_with` names the adapters at the other end that this one is declared to work with.
+    """
+
+    id: str
+    title: str
+    summary: str
+    direction: Direction
+    traffic: TrafficClass
+    implementation: str
+    pairs_with: tuple[str, ...] = ()
+    settings: str | None = None
+    stability: str = "stable"
+
+
+class PlatformTunnelDescriptor(msgspec.Struct, frozen=True):
+    """A host's way to capture traffic. `platforms` are values of `sys.platform`."""
+
+    id: str
+    title: str
+    summary: str
+    platforms: tuple[str, ...]
+    implementation: str
+    stability: str = "provisional"

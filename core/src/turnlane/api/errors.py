@@ -1,0 +1,85 @@
+"""The errors that reach an operator: each carries its stage, a stable code and what to do next."""
+
+from typing import ClassVar
+
+from turnlane.api.artifact import Artifact
+from turnlane.api.stages import Stage
+
+
+class TurnlaneError(Exception):
+    """A failure an operator is told about.
+
+    `stage` says where it happened, `code` is a stable snake_case name for scripts, `message` says
+    what happened and `advice` what to do next. None of them ever contains a secret: whoever raises
+    an error puts no link, password, token or key into its text.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, stage: Stage, code: str, message: str, advice: str = "") -> None:
+        super().__init__(stage, code, message, advice)
+        self.stage = stage
+        self.code = code
+        self.message = message
+        self.advice = advice
+
+    def __str__(self) -> str:
+        tail = f"; {self.advice}" if self.advice else ""
+        return f"stage={self.stage} code={self.code}: {self.message}{tail}"
+
+
+class PolicyError(TurnlaneError):
+    """The input contradicts itself or the policy; nothing was started (exit code 2)."""
+
+    exit_code = 2
+
+    def __init__(self, code: str, message: str, advice: str = "") -> None:
+        super().__init__(Stage.POLICY_VALIDATE, code, message, advice)
+
+
+class UnavailableError(TurnlaneError):
+    """A provider, adapter or pair that is not installed or not supported (exit code 3)."""
+
+    exit_code = 3
+
+    def __init__(self, code: str, message: str, advice: str = "") -> None:
+        super().__init__(Stage.POLICY_VALIDATE, code, message, advice)
+
+
+class ProviderError(TurnlaneError):
+    """A provider could not resolve its link.
+
+    `provider_stage` names the provider's own step that failed (it differs from `stage`, which is
+    always `provider_resolve` here); `artifact` is the sanitized record up to that step.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        advice: str = "",
+        *,
+        provider_stage: str = "",
+        artifact: Artifact | None = None,
+    ) -> None:
+        super().__init__(Stage.PROVIDER_RESOLVE, code, message, advice)
+        self.provider_stage = provider_stage
+        self.artifact = artifact
+
+
+class LinkError(ProviderError):
+    """The link itself is not what the provider takes: bad input, told as such (exit code 2)."""
+
+    exit_code = 2
+
+
+class TransportError(TurnlaneError):
+    """The relay, the path or the peer's association failed."""
+
+
+class SessionError(TurnlaneError):
+    """The session with the tunnel server was refused, lost or exhausted."""
+
+
+class AdapterError(TurnlaneError):
+    """A local end (ingress) or an upstream end (egress) failed."""

@@ -1,0 +1,1 @@
+"""Drivers: sockets, TURN and DTLS on anyio; the one place where OSError becomes ours."""

@@ -1,0 +1,1 @@
+"""Discovery, isolation and lookup of plugins."""

@@ -1,0 +1,1 @@
+"""The data plane: lanes, flows, the scheduler and the pumps between them."""

@@ -1,0 +1,1 @@
+"""OpenTelemetry facade, logging and redaction."""
