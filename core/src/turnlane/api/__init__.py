@@ -1,12 +1,37 @@
 """The plugin contract: everything a plugin may import from Turnlane, and nothing else."""
 
 from turnlane.api.adapters import AdapterContext, DatagramEgress, DatagramIngress, DatagramSocket
-from turnlane.api.artifact import Artifact, ArtifactError, ArtifactOutcome, ArtifactResolution, StageOutcome, StageRecord, StageRequest, StageResponse
-from turnlane.api.batch import Batch, HEADROOM, MAX_DATAGRAM
+from turnlane.api.artifact import (
+    Artifact,
+    ArtifactError,
+    ArtifactOutcome,
+    ArtifactResolution,
+    StageOutcome,
+    StageRecord,
+    StageRequest,
+    StageResponse,
+)
+from turnlane.api.batch import HEADROOM, MAX_DATAGRAM, Batch
 from turnlane.api.challenge import Challenge, ChallengeAnswer, ChallengePort
 from turnlane.api.credentials import Credentials, RelayEndpoint, RelayTransport, Resolution
-from turnlane.api.descriptors import AdapterDescriptor, Direction, PlatformTunnelDescriptor, ProviderCapabilities, ProviderDescriptor, TrafficClass
-from turnlane.api.errors import AdapterError, LinkError, PolicyError, ProviderError, SessionError, TransportError, TurnlaneError, UnavailableError
+from turnlane.api.descriptors import (
+    AdapterDescriptor,
+    Direction,
+    PlatformTunnelDescriptor,
+    ProviderCapabilities,
+    ProviderDescriptor,
+    TrafficClass,
+)
+from turnlane.api.errors import (
+    AdapterError,
+    LinkError,
+    PolicyError,
+    ProviderError,
+    SessionError,
+    TransportError,
+    TurnlaneError,
+    UnavailableError,
+)
 from turnlane.api.hooks import COMMAND_GROUP, PLUGIN_GROUP, hookimpl, hookspec
 from turnlane.api.provider import Provider, ProviderContext, ResolveRequest
 from turnlane.api.secrets import Secret
@@ -14,6 +39,12 @@ from turnlane.api.stages import Stage
 from turnlane.api.version import CONTRACT_MAJOR, CONTRACT_MINOR
 
 __all__ = [
+    "COMMAND_GROUP",
+    "CONTRACT_MAJOR",
+    "CONTRACT_MINOR",
+    "HEADROOM",
+    "MAX_DATAGRAM",
+    "PLUGIN_GROUP",
     "AdapterContext",
     "AdapterDescriptor",
     "AdapterError",
@@ -22,9 +53,6 @@ __all__ = [
     "ArtifactOutcome",
     "ArtifactResolution",
     "Batch",
-    "COMMAND_GROUP",
-    "CONTRACT_MAJOR",
-    "CONTRACT_MINOR",
     "Challenge",
     "ChallengeAnswer",
     "ChallengePort",
@@ -33,10 +61,7 @@ __all__ = [
     "DatagramIngress",
     "DatagramSocket",
     "Direction",
-    "HEADROOM",
     "LinkError",
-    "MAX_DATAGRAM",
-    "PLUGIN_GROUP",
     "PlatformTunnelDescriptor",
     "PolicyError",
     "Provider",

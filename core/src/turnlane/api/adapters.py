@@ -47,12 +47,15 @@ class AdapterContext(Protocol):
         ...
 
     async def connect_udp(self, host: str, port: int, flow: int) -> DatagramSocket:
-        """Connect a socket whose packets all belong to `flow`; raises `AdapterError` at `upstream_dial`."""
+        """Connect a socket whose packets all belong to `flow`.
+
+        Raises `AdapterError` at `upstream_dial`.
+        """
         ...
 
 
 class DatagramIngress(Protocol):
-    """A local end at the client that takes datagrams. Made as `Class(context, address, settings)`."""
+    """A local end at the client for datagrams. Made as `Class(context, address, settings)`."""
 
     async def open(self) -> DatagramSocket:
         """Bind and return the socket the session forwards from and to.

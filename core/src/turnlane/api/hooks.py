@@ -6,7 +6,7 @@ A plugin is a module named by an entry point of the group `turnlane.plugins.v1`:
 
     @hookimpl
     def turnlane_providers() -> list[ProviderDescriptor]:
-        return [ProviderDescriptor(id="acme", ..., implementation="acme_turn.provider:AcmeProvider")]
+        return [ProviderDescriptor(id="acme", ..., implementation="acme_turn.provider:Acme")]
 
 Commands are not a hook: they are entry points of the group `turnlane.commands.v1` (name: the
 command, value: a typer application), so that `--help` lists them without importing a plugin.

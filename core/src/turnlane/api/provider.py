@@ -29,7 +29,7 @@ class ProviderContext(Protocol):
         """Return the Unix time in seconds; expiry is reckoned by it."""
         ...
 
-    def span(self, name: str, **attributes: str | int | float | bool) -> AbstractContextManager[None]:
+    def span(self, name: str, **attributes: str | float | bool) -> AbstractContextManager[None]:
         """Open a trace span around a step. Attributes must not contain secrets."""
         ...
 

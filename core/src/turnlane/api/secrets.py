@@ -3,7 +3,7 @@
 import hmac
 from typing import Generic, NoReturn, TypeVar
 
-T = TypeVar("T", str, bytes)
+T = TypeVar("T", bound=str | bytes)
 
 
 class Secret(Generic[T]):
@@ -16,7 +16,7 @@ class Secret(Generic[T]):
     __slots__ = ("_value",)
 
     def __init__(self, value: T) -> None:
-        self._value = value
+        self._value: T = value
 
     def reveal(self) -> T:
         """Return the value itself. Never log, format or store what comes back."""
