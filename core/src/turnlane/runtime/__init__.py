@@ -1,1 +1,1 @@
-"""Policy, the client session and its supervisor, the tunnel server, and the host that embeds them."""
+"""Policy, the client session, the tunnel server, and the host object that embeds them."""
