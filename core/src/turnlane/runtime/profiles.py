@@ -1,0 +1,81 @@
+"""Profiles: everything a session, a server or a probe needs to know, as data.
+
+The command line, a configuration file and a daemon all make one of these and hand it to the host.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from turnlane.api import RelayTransport, Secret
+from turnlane.runtime.peer_link import PeerLink
+
+
+class PeerMode(StrEnum):
+    """How client and tunnel server speak with each other."""
+
+    SESSION = "turnlane/1"
+    LEGACY = "legacy"
+    """Raw datagrams in DTLS, as the Go prototypes speak; nobody is authenticated by it."""
+    PLAIN = "plain"
+    """Bare datagrams without DTLS; the peer is the service itself."""
+
+
+class SchedulerKind(StrEnum):
+    """How the flows of a session are spread over its lanes."""
+
+    FLOW_STICKY = "flow-sticky"
+    ROUND_ROBIN = "round-robin"
+
+
+class ProviderProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """Which provider resolves which link."""
+
+    provider: str
+    link: Secret[str]
+    settings: dict[str, Any] = {}
+    interactive: bool = False
+
+
+class ClientProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """A client session. Times are in seconds.
+
+    `transport` None is the provider's default (`auto`); `turn_host` and `turn_port` override what
+    was resolved; `ca_file` verifies a TLS relay instead of the system's authorities.
+    """
+
+    provider: ProviderProfile
+    peer: PeerLink
+    insecure_peer: bool = False
+    mode: PeerMode = PeerMode.SESSION
+    ingress: str = "udp"
+    listen: str = "127.0.0.1:9000"
+    connections: int = 1
+    transport: RelayTransport | None = None
+    bind_interface: str | None = None
+    turn_host: str | None = None
+    turn_port: int | None = None
+    ca_file: Path | None = None
+    scheduler: SchedulerKind = SchedulerKind.FLOW_STICKY
+
+
+class ServerProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """A tunnel server. Times are in seconds.
+
+    `token` None makes an open server, which `open_access` must confirm; `identity` is the folder
+    of key and certificate, made on first use.
+    """
+
+    listen: str = "0.0.0.0:56000"  # noqa: S104 - a server listens everywhere unless told otherwise
+    egress: str = "udp"
+    connect: str
+    identity: Path
+    token: Secret[str] | None = None
+    open_access: bool = False
+    legacy_listen: str | None = None
+    advertise: str | None = None
+    handshake_timeout: float = 30.0
+    idle_timeout: float = 1800.0
+    max_sessions: int = 256
