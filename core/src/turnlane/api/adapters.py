@@ -19,8 +19,10 @@ class DatagramSocket(Protocol):
         ...
 
     async def receive(self, batch: Batch) -> None:
-        """Clear `batch`, wait for at least one datagram and take as many as are there.
+        """Wait for at least one datagram, then fill `batch` with as many as are there.
 
+        `batch` is cleared and filled between the last wait and the return: tasks that use what
+        they were given before they wait again may share one batch.
         Raises `AdapterError` when the socket is broken for good, and
         `anyio.ClosedResourceError` once it is closed.
         """

@@ -52,6 +52,8 @@ class AdapterDescriptor(msgspec.Struct, frozen=True):
     """An ingress or egress adapter.
 
     `pairs_with` names the adapters at the other end that this one is declared to work with.
+    `dials_client_choice` says of an egress that the client names the upstream; such an egress is
+    never offered to peers that do not authenticate.
     """
 
     id: str
@@ -63,6 +65,7 @@ class AdapterDescriptor(msgspec.Struct, frozen=True):
     pairs_with: tuple[str, ...] = ()
     settings: str | None = None
     stability: str = "stable"
+    dials_client_choice: bool = False
 
 
 class PlatformTunnelDescriptor(msgspec.Struct, frozen=True):

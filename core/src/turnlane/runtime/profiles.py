@@ -68,7 +68,7 @@ class ServerProfile(msgspec.Struct, frozen=True, kw_only=True):
     of key and certificate, made on first use.
     """
 
-    listen: str = "0.0.0.0:56000"  # noqa: S104 - a server listens everywhere unless told otherwise
+    listen: str = "0.0.0.0:56000"
     egress: str = "udp"
     connect: str
     identity: Path

@@ -1,0 +1,379 @@
+"""The wire to a TURN server: UDP, TCP or TLS behind one non-blocking interface."""
+
+import socket
+import ssl
+from collections import deque
+from typing import Protocol
+
+import anyio
+from anyio.abc import TaskGroup
+
+from turnlane.api import RelayEndpoint, RelayTransport, Stage, TransportError
+from turnlane.net.system import SocketAddress, family_of, open_socket, reason, resolve
+
+MAX_BACKLOG = 512 * 1024
+"""Bytes that may wait for a stream to take them; beyond, datagrams are dropped and counted."""
+
+READ_LIMIT = 64
+"""Datagrams taken per wake-up, so that one busy wire does not starve its neighbours."""
+
+_CHUNK = 65_536
+
+
+class RelayWire(Protocol):
+    """Carries TURN messages. On a reliable wire `read` gives chunks of a stream, else datagrams."""
+
+    reliable: bool
+    dropped: int
+    refused: int
+
+    def read(self) -> list[bytes]:
+        """Take what is there without waiting; raises `TransportError` once the wire is broken."""
+        ...
+
+    def write(self, message: bytes, *, droppable: bool = True) -> bool:
+        """Send one message now; False when it was dropped."""
+        ...
+
+    async def wait(self) -> None:
+        """Wait until `read` may have something, moving any backlog meanwhile."""
+        ...
+
+    def close(self) -> None:
+        """Release the socket."""
+        ...
+
+
+class UdpWire:
+    """One connected UDP socket."""
+
+    reliable = False
+
+    def __init__(self, opened: socket.socket) -> None:
+        self._socket = opened
+        self.dropped = 0
+        self.refused = 0
+
+    def read(self) -> list[bytes]:
+        """Take the datagrams that are there."""
+        taken: list[bytes] = []
+        receive = self._socket.recv
+        try:
+            while len(taken) < READ_LIMIT:
+                taken.append(receive(_CHUNK))
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            # ICMP says that nobody listens there now; timers decide how long to hope.
+            self.refused += 1
+        except OSError as error:
+            raise _broken(error) from None
+        return taken
+
+    def write(self, message: bytes, *, droppable: bool = True) -> bool:  # noqa: ARG002
+        """Send one datagram; what the system does not take is lost, as datagrams may be."""
+        try:
+            self._socket.send(message)
+        except OSError:
+            self.dropped += 1
+            return False
+        return True
+
+    async def wait(self) -> None:
+        """Wait until the socket is readable."""
+        await anyio.wait_readable(self._socket)
+
+    def close(self) -> None:
+        """Release the socket."""
+        anyio.notify_closing(self._socket)
+        self._socket.close()
+
+
+class StreamWire:
+    """A TCP connection, plain or under TLS (`tls` is a client-side object over memory BIOs)."""
+
+    reliable = True
+
+    def __init__(self, opened: socket.socket, tls: "TlsLayer | None" = None) -> None:
+        self._socket = opened
+        self._tls = tls
+        self._backlog: deque[bytes] = deque()
+        self._waiting = 0
+        self.dropped = 0
+        self.refused = 0
+
+    def read(self) -> list[bytes]:
+        """Take the chunks that are there; raises `TransportError` at the end of the stream."""
+        chunks: list[bytes] = []
+        try:
+            while len(chunks) < READ_LIMIT:
+                chunk = self._socket.recv(_CHUNK)
+                if not chunk:
+                    if chunks:
+                        break  # told on the next read, after these bytes were used
+                    raise TransportError(
+                        Stage.TURN_ALLOCATE,
+                        "turn_connection_closed",
+                        "the relay closed the connection",
+                        "it may have restarted or refused the client; see its log",
+                    )
+                chunks.append(chunk)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise _broken(error) from None
+        if self._tls is not None:
+            try:
+                chunks = self._tls.decrypt(chunks)
+            except ssl.SSLError as error:
+                raise _tls_failed(error) from None
+            self._enqueue(self._tls.pending_output())
+            self._flush()
+        return chunks
+
+    def write(self, message: bytes, *, droppable: bool = True) -> bool:
+        """Queue one message and send as much as the connection takes."""
+        if droppable and self._waiting + len(message) > MAX_BACKLOG:
+            self.dropped += 1
+            return False
+        self._enqueue(self._tls.encrypt(message) if self._tls is not None else message)
+        self._flush()
+        return True
+
+    async def wait(self) -> None:
+        """Wait until the socket is readable; while there is a backlog, also move that."""
+        if not self._backlog:
+            await anyio.wait_readable(self._socket)
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._until_readable, tasks)
+            tasks.start_soon(self._until_flushed, tasks)
+
+    def close(self) -> None:
+        """Release the socket."""
+        anyio.notify_closing(self._socket)
+        self._socket.close()
+
+    async def _until_readable(self, tasks: TaskGroup) -> None:
+        await anyio.wait_readable(self._socket)
+        tasks.cancel_scope.cancel()
+
+    async def _until_flushed(self, tasks: TaskGroup) -> None:
+        while self._backlog:
+            await anyio.wait_writable(self._socket)
+            self._flush()
+        tasks.cancel_scope.cancel()
+
+    def _enqueue(self, data: bytes) -> None:
+        if data:
+            self._backlog.append(data)
+            self._waiting += len(data)
+
+    def _flush(self) -> None:
+        try:
+            while self._backlog:
+                data = self._backlog[0]
+                sent = self._socket.send(data)
+                self._waiting -= sent
+                if sent < len(data):
+                    self._backlog[0] = data[sent:]
+                    return
+                self._backlog.popleft()
+        except BlockingIOError:
+            return
+        except OSError:
+            # The reading side reports the broken connection; here there is nobody to tell.
+            self._backlog.clear()
+            self._waiting = 0
+
+
+class TlsLayer:
+    """TLS over memory BIOs, so that a stream wire stays non-blocking and synchronous."""
+
+    def __init__(self, context: ssl.SSLContext, server_name: str) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._object = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=False, server_hostname=server_name
+        )
+
+    def handshake(self, received: bytes) -> bool:
+        """Take handshake bytes; True once the handshake is complete. Raises `ssl.SSLError`."""
+        self._incoming.write(received)
+        try:
+            self._object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def pending_output(self) -> bytes:
+        """Give up the bytes that TLS wants to send."""
+        return self._outgoing.read()
+
+    def encrypt(self, message: bytes) -> bytes:
+        """Return the TLS records of one message."""
+        self._object.write(message)
+        return self._outgoing.read()
+
+    def decrypt(self, chunks: list[bytes]) -> list[bytes]:
+        """Return the plaintext that `chunks` complete. Raises `ssl.SSLError`."""
+        for chunk in chunks:
+            self._incoming.write(chunk)
+        plain: list[bytes] = []
+        try:
+            while True:
+                data = self._object.read(_CHUNK)
+                if not data:
+                    break
+                plain.append(data)
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            pass
+        return plain
+
+
+def tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """Make a verifying client context, with the system's authorities or those of `ca_file`.
+
+    Raises `TransportError` at `turn_dial` when the file is unusable.
+    """
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError):
+        raise TransportError(
+            Stage.TURN_DIAL,
+            "invalid_ca_file",
+            "the file of certificate authorities cannot be used",
+            "give a readable PEM file",
+        ) from None
+
+
+async def dial(
+    endpoint: RelayEndpoint,
+    *,
+    bind: str | None = None,
+    ca_file: str | None = None,
+    timeout: float = 10.0,
+) -> RelayWire:
+    """Open the wire to a relay.
+
+    `bind` is a local IP address to send from. Raises `TransportError` at `turn_dial`.
+    """
+    kind = socket.SOCK_DGRAM if endpoint.transport is RelayTransport.UDP else socket.SOCK_STREAM
+    family, address = await resolve(
+        endpoint.host,
+        endpoint.port,
+        kind,
+        stage=Stage.TURN_DIAL,
+        code="turn_name_unresolved",
+        family=socket.AF_UNSPEC if bind is None else family_of(bind),
+    )
+    try:
+        opened = open_socket(family, kind)
+    except OSError as error:
+        raise _unreachable(endpoint, error) from None
+    try:
+        if bind is not None:
+            _bind(opened, bind)
+        with anyio.fail_after(timeout):
+            if kind == socket.SOCK_DGRAM:
+                opened.connect(address)
+                return UdpWire(opened)
+            await _connect(opened, address)
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if endpoint.transport is RelayTransport.TCP:
+                return StreamWire(opened)
+            layer = TlsLayer(tls_context(ca_file), endpoint.server_name or endpoint.host)
+            await _handshake(opened, layer)
+            return StreamWire(opened, layer)
+    except TimeoutError:
+        opened.close()
+        raise TransportError(
+            Stage.TURN_DIAL,
+            "turn_dial_timeout",
+            f"no connection to the relay {endpoint.address} within {timeout:.0f} s",
+            "check the address, or try another --mode",
+        ) from None
+    except ssl.SSLError as error:
+        opened.close()
+        raise _tls_failed(error) from None
+    except OSError as error:
+        opened.close()
+        raise _unreachable(endpoint, error) from None
+    except BaseException:
+        opened.close()
+        raise
+
+
+def _bind(opened: socket.socket, host: str) -> None:
+    try:
+        opened.bind((host, 0))
+    except OSError as error:
+        raise TransportError(
+            Stage.TURN_DIAL,
+            "bind_failed",
+            f"cannot send from {host}: {reason(error)}",
+            "--bind-interface takes an IP address of this machine",
+        ) from None
+
+
+async def _connect(opened: socket.socket, address: SocketAddress) -> None:
+    try:
+        opened.connect(address)
+    except BlockingIOError:
+        await anyio.wait_writable(opened)
+        code = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, "connect") from None
+
+
+async def _handshake(opened: socket.socket, layer: TlsLayer) -> None:
+    received = b""
+    while True:
+        complete = layer.handshake(received)
+        output = layer.pending_output()
+        while output:
+            try:
+                output = output[opened.send(output) :]
+            except BlockingIOError:
+                await anyio.wait_writable(opened)
+        if complete:
+            return
+        while True:
+            try:
+                received = opened.recv(_CHUNK)
+                break
+            except BlockingIOError:
+                await anyio.wait_readable(opened)
+        if not received:
+            raise ConnectionResetError(104, "closed during the TLS handshake")
+
+
+def _unreachable(endpoint: RelayEndpoint, error: OSError) -> TransportError:
+    return TransportError(
+        Stage.TURN_DIAL,
+        "turn_unreachable",
+        f"cannot reach the relay {endpoint.address} over {endpoint.transport}: {reason(error)}",
+        "check the address and that the relay runs, or try another --mode",
+    )
+
+
+def _tls_failed(error: ssl.SSLError) -> TransportError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return TransportError(
+            Stage.TURN_DIAL,
+            "turn_certificate_invalid",
+            f"the relay's certificate is not trusted: {error.verify_message}",
+            "give the authority with --ca-file, or check the relay's name",
+        )
+    return TransportError(
+        Stage.TURN_DIAL,
+        "turn_tls_failed",
+        f"TLS with the relay failed: {error.reason or 'protocol error'}",
+        "check that this port speaks TLS",
+    )
+
+
+def _broken(error: OSError) -> TransportError:
+    return TransportError(
+        Stage.TURN_ALLOCATE, "turn_socket_failed", f"the relay's socket broke: {reason(error)}"
+    )

@@ -1,0 +1,262 @@
+"""One TURN allocation with one peer: the driver of the sans-IO TURN client on a wire."""
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from turnlane.api import Credentials, RelayEndpoint, Stage, TransportError
+from turnlane.net.relay_wire import RelayWire, dial
+from turnlane.net.system import is_address, plain_address, resolve
+from turnlane.proto import turn_client as turn
+from turnlane.proto.turn_client import TurnClient
+
+MAX_ALTERNATES = 3
+"""ALTERNATE-SERVER answers that are followed before the relay is given up (RFC 8489, 10)."""
+
+ALLOCATE_TIMEOUT = 10.0
+"""Seconds for the allocation, and again for the peer's permission."""
+
+RELEASE_TIMEOUT = 2.0
+"""Seconds that the deallocation may take on the way out."""
+
+_TIMED_OUT = ("turn_timeout", "check the address and that UDP passes, or try another --mode")
+_CODES: dict[int | None, tuple[str, str]] = {
+    None: _TIMED_OUT,
+    300: ("turn_alternate_server", "the relay sends clients elsewhere: use the other address"),
+    400: ("turn_bad_request", "the relay does not understand this client; see its log"),
+    401: (
+        "turn_unauthorized",
+        "check the user name and password of the link; TURN REST credentials also expire",
+    ),
+    403: ("turn_forbidden", "the relay's policy forbids it; ask who runs the relay"),
+    437: ("turn_allocation_mismatch", "the relay has lost the allocation, perhaps restarted"),
+    438: ("turn_stale_nonce", "the relay keeps refusing its own nonces; see its log"),
+    440: ("turn_address_family_unsupported", "use a peer address of the relay's address family"),
+    441: ("turn_wrong_credentials", "the allocation was made with other credentials"),
+    442: ("turn_unsupported_transport", "the relay does not relay UDP"),
+    443: ("turn_peer_family_mismatch", "use a peer address of the allocation's address family"),
+    486: ("turn_quota_reached", "use fewer --connections, or wait until old allocations expire"),
+    508: ("turn_insufficient_capacity", "the relay is full: try later or another relay"),
+}
+
+
+@dataclass(frozen=True)
+class PathSettings:
+    """How to reach a relay and through it a peer.
+
+    `bind` is a local IP address, `ca_file` verifies a TLS relay, `random_bytes` gives randomness.
+    """
+
+    endpoint: RelayEndpoint
+    credentials: Credentials
+    peer_host: str
+    peer_port: int
+    random_bytes: Callable[[int], bytes]
+    bind: str | None = None
+    ca_file: str | None = None
+
+
+class RelayedPath:
+    """Datagrams to and from one peer through one allocation.
+
+    All methods but `wait` are synchronous; whoever owns the path calls `wait`, `read` and
+    `handle_timer` in a loop, so that no task of its own is needed.
+    """
+
+    def __init__(self, wire: RelayWire, client: TurnClient, peer: tuple[str, int]) -> None:
+        self._wire = wire
+        self._client = client
+        self._peer = peer
+        self._scope: anyio.CancelScope | None = None
+        self.relayed: tuple[str, int] | None = None
+        self.permitted = False
+        self.released = False
+        self.alternate: tuple[str, int] | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Datagrams that the wire did not take."""
+        return self._wire.dropped
+
+    def send(self, payload: bytes) -> bool:
+        """Send one datagram to the peer now; False when it was dropped."""
+        return self._wire.write(self._client.wrap(self._peer, payload))
+
+    def read(self, now: float) -> list[bytes]:
+        """Take the datagrams that have come from the peer.
+
+        Raises `TransportError` when the allocation or the wire is lost.
+        """
+        client = self._client
+        receive = client.receive_stream if self._wire.reliable else client.receive_datagram
+        for data in self._wire.read():
+            receive(data, now)
+        payloads = self._events()
+        self.flush()
+        return payloads
+
+    def get_timer(self) -> float | None:
+        """Say when `handle_timer` is due."""
+        return self._client.get_timer()
+
+    def handle_timer(self, now: float) -> None:
+        """Retransmit and refresh what is due; raises `TransportError` when that was in vain."""
+        self._client.handle_timer(now)
+        self._events()
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what the TURN client has to say."""
+        for message in self._client.datagrams_to_send():
+            self._wire.write(message, droppable=False)
+
+    async def wait(self, deadline: float | None) -> None:
+        """Wait until something may be read, or until `deadline` (monotonic seconds)."""
+        with anyio.CancelScope(
+            deadline=float("inf") if deadline is None else deadline
+        ) as self._scope:
+            await self._wire.wait()
+        self._scope = None
+
+    def hurry(self, deadline: float) -> None:
+        """Make a `wait` that is under way end at `deadline` at the latest."""
+        if self._scope is not None and self._scope.deadline > deadline:
+            self._scope.deadline = deadline
+
+    async def allocate(self) -> None:
+        """Make the allocation and the peer's permission.
+
+        Raises `TransportError` at `turn_allocate` or `peer_setup`; leaves `alternate` set (and no
+        allocation) when the relay names another server.
+        """
+        self._client.start(anyio.current_time())
+        await self._until(
+            lambda: self.relayed is not None or self.alternate is not None, Stage.TURN_ALLOCATE
+        )
+        if self.alternate is not None:
+            return
+        self._client.add_peer(*self._peer, anyio.current_time())
+        await self._until(lambda: self.permitted, Stage.PEER_SETUP)
+
+    async def release(self) -> None:
+        """Delete the allocation at the relay, as far as it still listens."""
+        self._client.close(anyio.current_time())
+        try:
+            await self._until(lambda: self.released, Stage.SHUTDOWN, RELEASE_TIMEOUT)
+        except TransportError:
+            return
+
+    async def _until(
+        self, done: Callable[[], bool], stage: Stage, timeout: float = ALLOCATE_TIMEOUT
+    ) -> None:
+        give_up = anyio.current_time() + timeout
+        self.flush()
+        while not done():
+            now = anyio.current_time()
+            if now >= give_up:
+                raise self._silence(stage)
+            timer = self.get_timer()
+            await self.wait(give_up if timer is None else min(timer, give_up))
+            now = anyio.current_time()
+            self.read(now)
+            due = self.get_timer()
+            if due is not None and due <= now:
+                self.handle_timer(now)
+
+    def _silence(self, stage: Stage) -> TransportError:
+        if self._wire.refused:
+            return TransportError(
+                stage,
+                "turn_unreachable",
+                "nothing listens at the relay's address: its machine refuses the packets",
+                "check the relay's address and port, and that it runs",
+            )
+        code, advice = _TIMED_OUT
+        return TransportError(stage, code, "the relay does not answer", advice)
+
+    def _events(self) -> list[bytes]:
+        payloads: list[bytes] = []
+        while (event := self._client.next_event()) is not None:
+            if isinstance(event, turn.DataReceived):
+                payloads.append(event.payload)
+            elif isinstance(event, turn.AllocationSucceeded):
+                self.relayed = event.relayed
+            elif isinstance(event, (turn.PermissionInstalled, turn.ChannelBound)):
+                self.permitted = True
+            elif isinstance(event, turn.AlternateServer):
+                self.alternate = event.address
+            elif isinstance(event, turn.Deallocated):
+                self.released = True
+            elif isinstance(event, turn.AllocationFailed):
+                raise refusal(Stage.TURN_ALLOCATE, event.code, event.reason)
+            elif isinstance(event, turn.PeerRefused):
+                raise refusal(Stage.PEER_SETUP, event.code, event.reason)
+            elif isinstance(event, turn.AllocationLost):
+                raise refusal(Stage.TURN_ALLOCATE, event.code, event.reason)
+        return payloads
+
+
+@asynccontextmanager
+async def relayed_path(
+    settings: PathSettings, on_stage: Callable[[Stage], None]
+) -> AsyncIterator[RelayedPath]:
+    """Open a path to the peer and release it on every way out.
+
+    `on_stage` hears each stage as it begins. Raises `TransportError` with the stage that failed.
+    """
+    endpoint = settings.endpoint
+    peer = await _peer_address(settings)
+    for _ in range(MAX_ALTERNATES + 1):
+        on_stage(Stage.TURN_DIAL)
+        wire = await dial(endpoint, bind=settings.bind, ca_file=settings.ca_file)
+        try:
+            client = TurnClient(
+                settings.credentials.username.reveal(),
+                settings.credentials.password.reveal(),
+                reliable=wire.reliable,
+                random_bytes=settings.random_bytes,
+                family=6 if ":" in peer[0] else None,
+            )
+            path = RelayedPath(wire, client, peer)
+            try:
+                on_stage(Stage.TURN_ALLOCATE)
+                await path.allocate()
+                if path.alternate is None:
+                    yield path
+                    return
+            finally:
+                if path.alternate is None:
+                    with anyio.CancelScope(shield=True):
+                        await path.release()
+        finally:
+            wire.close()
+        endpoint = RelayEndpoint(
+            host=path.alternate[0],
+            port=path.alternate[1],
+            transport=endpoint.transport,
+            server_name=endpoint.server_name
+            or (None if is_address(endpoint.host) else endpoint.host),
+        )
+    raise refusal(Stage.TURN_ALLOCATE, 300, "the relays name each other as alternatives")
+
+
+async def _peer_address(settings: PathSettings) -> tuple[str, int]:
+    _, address = await resolve(
+        settings.peer_host,
+        settings.peer_port,
+        socket.SOCK_DGRAM,
+        stage=Stage.PEER_SETUP,
+        code="peer_name_unresolved",
+    )
+    return plain_address(address)
+
+
+def refusal(stage: Stage, code: int | None, text: str) -> TransportError:
+    """Say what the relay answered, with its number, in one of our stable codes."""
+    name, advice = _CODES.get(code, (f"turn_error_{code}", "see the relay's log"))
+    shown = "".join(character for character in text if character.isprintable())[:120]
+    message = f"the relay answered {code} ({shown})" if code is not None else shown
+    return TransportError(stage, name, message or "the relay does not answer", advice)

@@ -1,0 +1,87 @@
+"""What the operating system says, in our words: names resolved, sockets bound, OSError told."""
+
+import ipaddress
+import os
+import socket
+
+import anyio
+
+from turnlane.api import Stage, TransportError
+
+SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+"""What the socket module takes and gives: IPv4, or IPv6 with flow info and scope."""
+
+SOCKET_BUFFER = 4 * 1024 * 1024
+"""Bytes asked for per direction; the system grants what its limits allow."""
+
+
+def reason(error: OSError) -> str:
+    """Say what an OSError means, without the addresses or file names it may carry."""
+    if error.errno is not None:
+        return os.strerror(error.errno)
+    return type(error).__name__
+
+
+def is_address(text: str) -> bool:
+    """Whether `text` is an IPv4 or IPv6 literal."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    """Return the address family of an address literal."""
+    return socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+
+
+async def resolve(
+    host: str,
+    port: int,
+    kind: socket.SocketKind,
+    *,
+    stage: Stage,
+    code: str,
+    family: socket.AddressFamily = socket.AF_UNSPEC,
+) -> tuple[socket.AddressFamily, SocketAddress]:
+    """Resolve a name to its first address.
+
+    Raises `TransportError(stage, code)` when the name has no address (of `family`).
+    """
+    if is_address(host) and family not in (socket.AF_UNSPEC, family_of(host)):
+        raise TransportError(
+            stage,
+            code,
+            f"{host} is not of the address family of the local address",
+            "bind to an address of the same family, or leave the binding out",
+        )
+    try:
+        found = await anyio.getaddrinfo(host, port, family=family, type=kind)
+    except (OSError, UnicodeError):
+        raise TransportError(
+            stage, code, f"the name {host} has no address", "check the name and the DNS"
+        ) from None
+    for found_family, _, _, _, address in found:
+        if found_family in (socket.AF_INET, socket.AF_INET6):
+            return socket.AddressFamily(found_family), address
+    raise TransportError(stage, code, f"the name {host} has no IP address", "check the name")
+
+
+def open_socket(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+    """Open a non-blocking socket with generous buffers; raises OSError."""
+    opened = socket.socket(family, kind)
+    try:
+        opened.setblocking(False)
+        if kind == socket.SOCK_DGRAM:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def plain_address(address: SocketAddress) -> tuple[str, int]:
+    """Drop flow info and scope from a socket address, and the scope suffix from its host."""
+    return address[0].partition("%")[0], address[1]

@@ -1,0 +1,163 @@
+"""Upstream flows at the server: one socket per flow, whatever lane its packets come over."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import anyio
+from anyio.abc import TaskGroup
+
+from turnlane.api import AdapterError, Batch, DatagramEgress, DatagramSocket
+
+MAX_QUEUED = 64
+"""Packets that wait while a flow's upstream is being opened; more are dropped and counted."""
+
+RETRY_AFTER = 1.0
+"""Seconds before a flow whose upstream failed is tried again; its packets are dropped meanwhile."""
+
+
+@dataclass
+class Flow:
+    """One flow: its upstream socket once open, and what waits for it until then."""
+
+    number: int
+    scope: anyio.CancelScope
+    socket: DatagramSocket | None = None
+    queued: list[bytes] = field(default_factory=list)
+    failed_at: float | None = None
+
+
+class FlowTable:
+    """The flows of one session (or of one legacy peer), bounded, least recently used out first.
+
+    `deliver` is given each batch of replies, `on_failure` each flow whose upstream failed. All
+    flows share `replies`, which is used up before the next wait.
+    """
+
+    def __init__(
+        self,
+        tasks: TaskGroup,
+        egress: DatagramEgress,
+        *,
+        deliver: Callable[[Batch], None],
+        on_failure: Callable[[int, AdapterError], None],
+        replies: Batch,
+        limit: int,
+    ) -> None:
+        self._tasks = tasks
+        self._egress = egress
+        self._deliver = deliver
+        self._on_failure = on_failure
+        self._replies = replies
+        self._limit = limit
+        self._flows: OrderedDict[int, Flow] = OrderedDict()
+        self._closed = False
+        self.dropped = 0
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        return len(self._flows)
+
+    def send(self, flow_number: int, batch: Batch) -> None:
+        """Send a batch, all of it of one flow, upstream; opens the flow when it is new."""
+        if self._closed:
+            return
+        flow = self._flows.get(flow_number)
+        if flow is not None and flow.failed_at is not None:
+            if anyio.current_time() - flow.failed_at < RETRY_AFTER:
+                self.dropped += len(batch)
+                return
+            self._remove(flow)
+            flow = None
+        if flow is None:
+            flow = self._open(flow_number)
+        self._flows.move_to_end(flow_number)
+        if flow.socket is not None:
+            self.dropped += len(batch) - flow.socket.send(batch)
+            return
+        for packet in batch:
+            if len(flow.queued) < MAX_QUEUED:
+                flow.queued.append(bytes(packet))
+            else:
+                self.dropped += 1
+
+    def close(self) -> None:
+        """Close every flow; nothing is sent or delivered any more."""
+        self._closed = True
+        for flow in list(self._flows.values()):
+            self._remove(flow)
+
+    def _open(self, number: int) -> Flow:
+        if len(self._flows) >= self._limit:
+            self.evicted += 1
+            self._remove(next(iter(self._flows.values())))
+        flow = Flow(number, anyio.CancelScope())
+        self._flows[number] = flow
+        self._tasks.start_soon(self._run, flow)
+        return flow
+
+    def _remove(self, flow: Flow) -> None:
+        if self._flows.get(flow.number) is flow:
+            del self._flows[flow.number]
+        flow.scope.cancel()
+        if flow.socket is not None:
+            flow.socket.close()
+
+    async def _run(self, flow: Flow) -> None:
+        with flow.scope:
+            try:
+                opened = await self._egress.connect(flow.number)
+                try:
+                    await self._forward(flow, opened)
+                finally:
+                    opened.close()
+            except AdapterError as error:
+                flow.socket = None
+                flow.queued.clear()
+                flow.failed_at = anyio.current_time()
+                self._on_failure(flow.number, error)
+            except anyio.ClosedResourceError:
+                return
+
+    async def _forward(self, flow: Flow, opened: DatagramSocket) -> None:
+        flow.socket = opened
+        waiting = Batch()
+        for packet in flow.queued:
+            if not waiting.append(packet, flow.number):
+                self.dropped += len(waiting) - opened.send(waiting)
+                waiting.clear()
+                waiting.append(packet, flow.number)
+        flow.queued.clear()
+        if waiting:
+            self.dropped += len(waiting) - opened.send(waiting)
+        del waiting
+        while True:
+            await opened.receive(self._replies)
+            self._deliver(self._replies)
+
+
+class Forwarder:
+    """Gathers packets of the same flow that arrive one after the other into one batch."""
+
+    def __init__(self) -> None:
+        self._batch = Batch()
+        self._table: FlowTable | None = None
+        self._flow = 0
+
+    def add(self, table: FlowTable, flow: int, packet: bytes | memoryview) -> None:
+        """Take one packet for `flow` of `table`."""
+        if table is not self._table or flow != self._flow:
+            self.flush()
+            self._table = table
+            self._flow = flow
+        if not self._batch.append(packet, flow):
+            table.send(flow, self._batch)
+            self._batch.clear()
+            self._batch.append(packet, flow)
+
+    def flush(self) -> None:
+        """Send on what was gathered."""
+        if self._table is not None and self._batch:
+            self._table.send(self._flow, self._batch)
+        self._table = None
+        self._batch.clear()

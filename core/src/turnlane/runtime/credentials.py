@@ -1,0 +1,206 @@
+"""Credentials of a session: resolved through a provider, checked, and resolved again in time."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import anyio
+import msgspec
+
+from turnlane.api import (
+    ChallengePort,
+    Credentials,
+    PolicyError,
+    Provider,
+    ProviderDescriptor,
+    ProviderError,
+    RelayEndpoint,
+    RelayTransport,
+    Resolution,
+    ResolveRequest,
+    Secret,
+    TurnlaneError,
+)
+from turnlane.plugins.manager import PluginManager
+from turnlane.runtime.profiles import ProviderProfile
+from turnlane.telemetry import span
+
+MARGIN = 30.0
+"""Seconds before their expiry from which credentials are no longer used for a new lane."""
+
+RESOLVE_TIMEOUT = 60.0
+INTERACTIVE_TIMEOUT = 900.0
+"""Seconds that a provider may take, without and with a human."""
+
+MAX_ENDPOINTS = 32
+
+
+class RuntimeProviderContext:
+    """What the runtime hands to a provider (`turnlane.api.ProviderContext`)."""
+
+    def __init__(self, wall_time: Callable[[], float]) -> None:
+        self._wall_time = wall_time
+
+    def wall_time(self) -> float:
+        """Return the Unix time in seconds."""
+        return self._wall_time()
+
+    def span(self, name: str, **attributes: str | float | bool) -> AbstractContextManager[None]:
+        """Open a trace span around a step."""
+        return span(name, **attributes)
+
+
+class CredentialSource:
+    """Resolves the link of a session once, and again when the credentials have run out."""
+
+    def __init__(
+        self,
+        profile: ProviderProfile,
+        plugins: PluginManager,
+        challenges: ChallengePort,
+        wall_time: Callable[[], float],
+    ) -> None:
+        self._profile = profile
+        self._plugins = plugins
+        self._challenges = challenges
+        self._wall_time = wall_time
+        self._lock = anyio.Lock()
+        self._current: Credentials | None = None
+        self.descriptor = plugins.provider(profile.provider)
+
+    async def get(self, refused: Credentials | None = None) -> Credentials:
+        """Return credentials that are still good for a new lane.
+
+        `refused` are credentials that a relay has just refused: they are not returned again if
+        the provider is able to renew them. Raises `ProviderError`.
+        """
+        async with self._lock:
+            if self._current is None or self._stale(self._current, refused):
+                self._current = (await self.resolve()).credentials
+            return self._current
+
+    def _stale(self, credentials: Credentials, refused: Credentials | None) -> bool:
+        if not self.descriptor.capabilities.renewable:
+            return False
+        if credentials is refused:
+            return True
+        expires_at = credentials.expires_at
+        return expires_at is not None and expires_at - self._wall_time() < MARGIN
+
+    async def resolve(self) -> Resolution:
+        """Run the provider once and check what it gives.
+
+        Raises `ProviderError`; what a plugin raises besides is told as `provider_crashed`.
+        """
+        profile = self._profile
+        settings = self._settings()
+        implementation = self._plugins.load_provider(profile.provider)
+        provider: Provider = implementation(RuntimeProviderContext(self._wall_time))
+        request = ResolveRequest(profile.link, settings, profile.interactive)
+        limit = INTERACTIVE_TIMEOUT if profile.interactive else RESOLVE_TIMEOUT
+        try:
+            with span("provider_resolve", provider=profile.provider), anyio.fail_after(limit):
+                resolution = await provider.resolve(request, self._challenges)
+        except TurnlaneError:
+            raise
+        except TimeoutError:
+            raise ProviderError(
+                "provider_timeout",
+                f"the provider {profile.provider} gave no answer within {limit:.0f} s",
+                "check the network, then try again",
+            ) from None
+        except Exception as error:
+            # The text of a foreign exception may hold the link: only its type is told.
+            raise ProviderError(
+                "provider_crashed",
+                f"the provider {profile.provider} raised {type(error).__name__}",
+                "this is a fault of the plugin: tell its authors",
+            ) from None
+        check_resolution(resolution, self.descriptor)
+        return resolution
+
+    def _settings(self) -> msgspec.Struct | None:
+        schema = self.descriptor.settings
+        given = self._profile.settings
+        if schema is None:
+            if given:
+                raise PolicyError(
+                    "unknown_setting",
+                    f"the provider {self.descriptor.id} has no settings",
+                    "leave them out",
+                )
+            return None
+        loaded = self._plugins.load_settings(schema)
+        try:
+            return msgspec.convert(given, loaded)
+        except msgspec.ValidationError:
+            raise PolicyError(
+                "invalid_setting",
+                f"the settings of the provider {self.descriptor.id} do not fit its schema",
+                f"see `turnlane providers show {self.descriptor.id}`",
+            ) from None
+
+
+def check_resolution(resolution: object, descriptor: ProviderDescriptor) -> None:
+    """Check at the boundary what a plugin returned; raises `ProviderError`."""
+    wrong = _wrong(resolution)
+    if wrong is not None:
+        raise ProviderError(
+            "invalid_resolution",
+            f"the provider {descriptor.id} returned a resolution whose {wrong}",
+            "this is a fault of the plugin: tell its authors",
+        )
+
+
+def _wrong(resolution: object) -> str | None:
+    if not isinstance(resolution, Resolution):
+        return "type is not Resolution"
+    credentials = resolution.credentials
+    if not isinstance(credentials, Credentials):
+        return "credentials are not Credentials"
+    for name in ("username", "password"):
+        value = getattr(credentials, name)
+        if not isinstance(value, Secret) or not isinstance(value.reveal(), str) or not value:
+            return f"{name} is not a non-empty Secret"
+    if not isinstance(credentials.endpoints, tuple) or not credentials.endpoints:
+        return "endpoints are missing"
+    if len(credentials.endpoints) > MAX_ENDPOINTS:
+        return "endpoints are too many"
+    for endpoint in credentials.endpoints:
+        if (
+            not isinstance(endpoint, RelayEndpoint)
+            or not isinstance(endpoint.host, str)
+            or not endpoint.host
+            or not isinstance(endpoint.port, int)
+            or not 1 <= endpoint.port <= 65535
+            or not isinstance(endpoint.transport, RelayTransport)
+        ):
+            return "endpoints are malformed"
+    expires_at = credentials.expires_at
+    if expires_at is not None and not isinstance(expires_at, (int, float)):
+        return "expiry is not a Unix time"
+    return None
+
+
+def choose_endpoint(
+    credentials: Credentials,
+    descriptor: ProviderDescriptor,
+    transport: RelayTransport | None,
+    host: str | None,
+    port: int | None,
+) -> RelayEndpoint:
+    """Pick the relay endpoint of a session.
+
+    With `transport` None (`auto`) it is the first of the provider's default transport, else the
+    first of all; a transport that no endpoint has is tried at the address of the first. `host` and
+    `port` override what was resolved.
+    """
+    wanted = transport or descriptor.capabilities.default_transport
+    fitting = [one for one in credentials.endpoints if one.transport is wanted]
+    chosen = fitting[0] if fitting else credentials.endpoints[0]
+    if transport is not None and not fitting:
+        chosen = msgspec.structs.replace(chosen, transport=transport)
+    if host is not None:
+        chosen = msgspec.structs.replace(chosen, host=host)
+    if port is not None:
+        chosen = msgspec.structs.replace(chosen, port=port)
+    return chosen
