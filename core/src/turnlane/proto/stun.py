@@ -31,6 +31,24 @@ MAX_TEXT = 763
 MAX_REASON = 127
 """A reason phrase has fewer than 128 characters (RFC 8489, section 14.8)."""
 
+REASONS = {
+    300: "Try Alternate",
+    400: "Bad Request",
+    401: "Unauthenticated",
+    403: "Forbidden",
+    420: "Unknown Attribute",
+    437: "Allocation Mismatch",
+    438: "Stale Nonce",
+    440: "Address Family not Supported",
+    441: "Wrong Credentials",
+    442: "Unsupported Transport Protocol",
+    443: "Peer Address Family Mismatch",
+    486: "Allocation Quota Reached",
+    500: "Server Error",
+    508: "Insufficient Capacity",
+}
+"""What the error codes mean (RFC 8489, section 14.8; RFC 8656, section 19)."""
+
 _COMPREHENSION_OPTIONAL = 0x8000
 _FAMILIES = (1, 2)
 _INTEGRITY_SIZE = 20
