@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import anyio
 import msgspec
@@ -151,10 +152,10 @@ def check_resolution(resolution: object, descriptor: ProviderDescriptor) -> None
         )
 
 
-def _wrong(resolution: object) -> str | None:
+def _wrong(resolution: Any) -> str | None:
     if not isinstance(resolution, Resolution):
         return "type is not Resolution"
-    credentials = resolution.credentials
+    credentials: Any = resolution.credentials
     if not isinstance(credentials, Credentials):
         return "credentials are not Credentials"
     for name in ("username", "password"):

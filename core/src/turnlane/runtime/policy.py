@@ -159,5 +159,3 @@ def _check_address(text: str, option: str, *, port_zero: bool = True) -> None:
         ) from None
     if port == 0 and not port_zero:
         raise PolicyError(f"invalid_{option.replace('-', '_')}", f"--{option}: the port is 0")
-
-

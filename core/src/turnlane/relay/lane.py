@@ -1,0 +1,342 @@
+"""One lane of a client: a TURN allocation, a DTLS association through it, and the session in that.
+
+A lane is driven by one task, `run`; packets of the local end are sent by whoever calls `send`, in
+the same thread. Nothing here is per packet but the packet itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+import anyio
+
+from turnlane.api.batch import Batch
+from turnlane.api.errors import SessionError, TransportError
+from turnlane.api.secrets import Secret
+from turnlane.api.stages import Stage
+from turnlane.net.dtls import (
+    AssociationClosed,
+    DtlsAssociation,
+    HandshakeCompleted,
+    HandshakeFailed,
+)
+from turnlane.net.identity import Pin
+from turnlane.net.relayed_path import PathSettings, RelayedPath, relayed_path
+from turnlane.proto.frames import HEADER_SIZE, datagram_flow, write_datagram_header
+from turnlane.proto.hello import EXPORTER_LABEL, EXPORTER_SIZE, HelloParameters
+from turnlane.proto.lane_client import LaneClient
+from turnlane.proto.lane_events import (
+    ClientEvent,
+    LaneEstablished,
+    LaneFailed,
+    LaneRefused,
+    PeerDraining,
+    PeerLeft,
+)
+from turnlane.proto.lane_health import LaneDead
+from turnlane.proto.refusals import Remedy
+from turnlane.relay.membership import Membership, Ticket
+
+
+@dataclass(frozen=True)
+class Security:
+    """How a lane's peer is known. `pin` None accepts anybody; `token` None is for open servers."""
+
+    pin: Pin | None = None
+    token: Secret[bytes] | None = None
+
+
+@dataclass(frozen=True)
+class LanePlan:
+    """What a lane needs to begin.
+
+    `security` None sends bare datagrams without DTLS; `membership` None speaks raw datagrams, one
+    per record, as the Go prototypes do.
+    """
+
+    index: int
+    lanes: int
+    path: PathSettings
+    security: Security | None
+    membership: Membership | None
+    traceparent: str = ""
+
+
+class Lane:
+    """Carries packets between the local end and the tunnel server.
+
+    `deliver` takes the batches that come from the server; it uses each before it returns.
+    """
+
+    def __init__(
+        self,
+        plan: LanePlan,
+        *,
+        deliver: Callable[[Batch], object],
+        on_stage: Callable[[Stage], None],
+        on_drain: Callable[[], None],
+    ) -> None:
+        self.plan = plan
+        self.ready = False
+        self.relayed = ""
+        self.packets_sent = 0
+        self.packets_received = 0
+        self.too_large = 0
+        self.stray = 0
+        self._deliver = deliver
+        self._on_stage = on_stage
+        self._on_drain = on_drain
+        self._path: RelayedPath | None = None
+        self._association: DtlsAssociation | None = None
+        self._protocol: LaneClient | None = None
+        self._handshaken = False
+        self._established = False
+        self._secret: Secret[bytes] | None = None
+        self._last_flow = 0
+        self._received = Batch()
+
+    async def run(self, on_ready: Callable[[], None]) -> NoReturn:
+        """Bring the lane up, call `on_ready`, carry traffic until it fails or is cancelled.
+
+        Raises `TransportError` or `SessionError` with the stage; on every way out the server is
+        told and the allocation released.
+        """
+        async with relayed_path(self.plan.path, self._on_stage) as path:
+            self._path = path
+            if path.relayed is not None:
+                self.relayed = f"{path.relayed[0]}:{path.relayed[1]}"
+            try:
+                if self.plan.security is not None:
+                    await self._handshake(self.plan.security)
+                if self.plan.membership is not None and self._association is not None:
+                    await self._join(self.plan.membership, self._association)
+                self.ready = True
+                on_ready()
+                while True:
+                    await self._turn()
+            finally:
+                self.ready = False
+                self._farewell(path)
+                self._path = None
+
+    def send(self, batch: Batch, start: int, stop: int) -> None:
+        """Send packets `start` to `stop - 1` of `batch` to the server."""
+        path, association, protocol = self._path, self._association, self._protocol
+        if path is None:
+            return
+        sent = 0
+        for index in range(start, stop):
+            begin = batch.starts[index]
+            end = begin + batch.sizes[index]
+            if protocol is not None:
+                begin -= HEADER_SIZE
+                write_datagram_header(batch.buffer, begin, batch.flows[index])
+            else:
+                self._last_flow = batch.flows[index]
+            packet = batch.view[begin:end]
+            if association is not None:
+                if len(packet) > association.max_payload:
+                    self.too_large += 1
+                    continue
+                path.send(association.encrypt(packet))
+            else:
+                path.send(bytes(packet))
+            sent += 1
+        self.packets_sent += sent
+        health = protocol.health if protocol is not None else None
+        if health is not None and sent:
+            health.note_sent(sent, anyio.current_time())
+            timer = health.get_timer()
+            if timer is not None:
+                path.hurry(timer)
+
+    async def _handshake(self, security: Security) -> None:
+        self._on_stage(Stage.DTLS_HANDSHAKE)
+        self._association = DtlsAssociation.client(pin=security.pin)
+        self._association.start(anyio.current_time())
+        while not self._handshaken:
+            await self._turn()
+
+    async def _join(self, membership: Membership, association: DtlsAssociation) -> None:
+        self._on_stage(Stage.SESSION_HELLO)
+        async with membership.ticket() as ticket:
+            self._protocol = LaneClient(
+                HelloParameters(
+                    session_id=ticket.session_id,
+                    lane=self.plan.index,
+                    lanes=self.plan.lanes,
+                    traceparent=self.plan.traceparent,
+                ),
+                token=self.plan.security.token if self.plan.security else None,
+                session_secret=ticket.secret,
+                exporter=association.export(EXPORTER_LABEL, EXPORTER_SIZE),
+            )
+            self._protocol.start(anyio.current_time())
+            try:
+                while not self._established:
+                    await self._turn()
+            except _RefusedError as refused:
+                if refused.remedy is Remedy.NEW_SESSION:
+                    membership.forget(ticket)
+                raise refused.error from None
+            self._keep(membership, ticket)
+
+    def _keep(self, membership: Membership, ticket: Ticket) -> None:
+        membership.established(ticket, self._secret)
+        self._secret = None
+
+    async def _turn(self) -> None:
+        """Do one turn: send what is due, wait for packets or a timer, handle both."""
+        path, association, protocol = self._path, self._association, self._protocol
+        assert path is not None
+        self._flush()
+        timers = [path.get_timer()]
+        if association is not None:
+            timers.append(association.get_timer())
+        if protocol is not None:
+            timers.append(protocol.get_timer())
+        await path.wait(min((timer for timer in timers if timer is not None), default=None))
+        now = anyio.current_time()
+        self._take(path.read(now), now)
+        for machine in (path, association, protocol):
+            if machine is None:
+                continue
+            timer = machine.get_timer()
+            if timer is not None and timer <= now:
+                machine.handle_timer(now)
+        self._events()
+        self._flush()
+
+    def _flush(self) -> None:
+        path, association, protocol = self._path, self._association, self._protocol
+        if path is None or association is None:
+            return
+        if protocol is not None:
+            for record in protocol.records_to_send():
+                path.send(association.encrypt(record))
+        for datagram in association.datagrams_to_send():
+            path.send(datagram)
+
+    def _take(self, payloads: list[bytes], now: float) -> None:
+        association = self._association
+        for payload in payloads:
+            records = [payload]
+            if association is not None:
+                records = association.receive_datagram(payload, now)
+                if not self._handshaken:
+                    self._events()
+            for record in records:
+                self._take_record(record, now)
+        if self._received:
+            self._hand_over(now)
+
+    def _take_record(self, record: bytes, now: float) -> None:
+        protocol = self._protocol
+        if protocol is None:
+            if self.ready:
+                self._append(record, 0, self._last_flow, now)
+            else:
+                self.stray += 1
+            return
+        flow = datagram_flow(record) if self._established else -1
+        if flow < 0:
+            protocol.receive(record, now)
+            if not self._established:
+                self._events()
+            return
+        self._append(record, HEADER_SIZE, flow, now)
+
+    def _append(self, record: bytes, offset: int, flow: int, now: float) -> None:
+        payload = memoryview(record)[offset:]
+        if not self._received.append(payload, flow):
+            self._hand_over(now)
+            self._received.append(payload, flow)
+
+    def _hand_over(self, now: float) -> None:
+        count = len(self._received)
+        self.packets_received += count
+        health = self._protocol.health if self._protocol is not None else None
+        if health is not None:
+            health.note_received(count, now)
+        self._deliver(self._received)
+        self._received.clear()
+
+    def _events(self) -> None:
+        if self._association is not None:
+            while (event := self._association.next_event()) is not None:
+                if isinstance(event, HandshakeCompleted):
+                    self._handshaken = True
+                elif isinstance(event, HandshakeFailed):
+                    raise handshake_error(event.code, event.message)
+                elif isinstance(event, AssociationClosed):
+                    raise TransportError(
+                        self._stage(), "peer_closed", f"the server ended the lane: {event.reason}"
+                    )
+        if self._protocol is not None:
+            while (told := self._protocol.next_event()) is not None:
+                self._on_protocol(told)
+
+    def _on_protocol(self, event: ClientEvent) -> None:
+        match event:
+            case LaneEstablished():
+                self._established = True
+                self._secret = event.session_secret
+            case LaneRefused():
+                raise _RefusedError(event.error(), event.remedy)
+            case LaneFailed():
+                raise event.error()
+            case PeerDraining():
+                self._on_drain()
+            case PeerLeft():
+                raise SessionError(
+                    Stage.FORWARDING_LOOP,
+                    "peer_left",
+                    f"the server left the lane ({event.code})",
+                    "the lane is made anew by itself",
+                )
+            case LaneDead():
+                raise TransportError(
+                    Stage.FORWARDING_LOOP,
+                    "lane_silent",
+                    f"nothing came over the lane for {event.silence:.0f} s",
+                    "the lane is made anew by itself",
+                )
+
+    def _stage(self) -> Stage:
+        if not self._handshaken:
+            return Stage.DTLS_HANDSHAKE
+        return Stage.FORWARDING_LOOP if self.ready else Stage.SESSION_HELLO
+
+    def _farewell(self, path: RelayedPath) -> None:
+        """Tell the server, as far as the path still carries; it finds out by itself otherwise."""
+        association = self._association
+        if association is None:
+            return
+        if self._protocol is not None:
+            self._protocol.leave()
+            for record in self._protocol.records_to_send():
+                path.send(association.encrypt(record))
+        association.close()
+        for datagram in association.datagrams_to_send():
+            path.send(datagram)
+
+
+class _RefusedError(Exception):
+    def __init__(self, error: SessionError, remedy: Remedy) -> None:
+        super().__init__(error)
+        self.error = error
+        self.remedy = remedy
+
+
+_HANDSHAKE_ADVICE = {
+    "dtls_timeout": "check that the server runs and that its address in the peer link is right",
+    "pin_mismatch": "this is not the server of the peer link: take the link from the server again",
+    "no_extended_master_secret": "the peer's DTLS is too old to be bound to a session safely",
+    "peer_alert": "the peer refused the handshake; see its log",
+    "protocol_error": "what answers at the peer's address does not speak our DTLS",
+}
+
+
+def handshake_error(code: str, message: str) -> TransportError:
+    """Say why a DTLS handshake failed, with what to do about it."""
+    return TransportError(Stage.DTLS_HANDSHAKE, code, message, _HANDSHAKE_ADVICE.get(code, ""))

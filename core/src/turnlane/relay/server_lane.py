@@ -1,0 +1,137 @@
+"""One lane at the server: a DTLS association with a client, and the session it has joined."""
+
+from collections.abc import Callable
+
+import anyio
+
+from turnlane.api.batch import Batch
+from turnlane.api.secrets import Secret
+from turnlane.net.dtls import AssociationStateError, DtlsAssociation
+from turnlane.net.system import SocketAddress
+from turnlane.proto.frames import HEADER_SIZE, ByeCode, datagram_flow, write_datagram_header
+from turnlane.proto.hello import EXPORTER_LABEL, EXPORTER_SIZE, WelcomeTerms
+from turnlane.proto.lane_events import ServerEvent
+from turnlane.proto.lane_server import LaneServer, SessionDirectory
+from turnlane.relay.flows import Forwarder
+from turnlane.relay.server_session import ServerSession
+
+FRESH = 15.0
+"""Seconds after which a silent lane is no longer trusted with replies while another is heard."""
+
+
+class ServerLane:
+    """Drives the session protocol of one association and moves its payload."""
+
+    def __init__(
+        self,
+        address: SocketAddress,
+        association: DtlsAssociation,
+        *,
+        token: Secret[bytes] | None,
+        directory: SessionDirectory,
+        terms: WelcomeTerms,
+        hello_timeout: float,
+        transmit: Callable[[bytes, SocketAddress], None],
+        now: float,
+    ) -> None:
+        self.address = address
+        self.association = association
+        self.session: ServerSession | None = None
+        self.index = 0
+        self.last_heard = now
+        self.too_large = 0
+        self._transmit = transmit
+        self._protocol = LaneServer(
+            exporter=association.export(EXPORTER_LABEL, EXPORTER_SIZE),
+            token=token,
+            directory=directory,
+            terms=terms,
+            timeout=hello_timeout,
+        )
+        self._protocol.start(now)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the client is believed to hear this lane."""
+        return (
+            self.session is not None
+            and self._protocol.confirmed
+            and anyio.current_time() - self.last_heard < FRESH
+        )
+
+    def receive(self, records: list[bytes], forwarder: Forwarder, now: float) -> None:
+        """Take the records of one datagram: payload goes upstream, the rest to the protocol."""
+        self.last_heard = now
+        session = self.session
+        payloads = 0
+        for record in records:
+            flow = datagram_flow(record) if session is not None else -1
+            if flow < 0 or session is None:
+                self._protocol.receive(record, now)
+                session = self.session
+                continue
+            session.forward(forwarder, self, flow, memoryview(record)[HEADER_SIZE:])
+            payloads += 1
+        if payloads and session is not None:
+            session.last_payload_at = now
+            health = self._protocol.health
+            if health is not None:
+                health.note_received(payloads, now)
+
+    def send(self, batch: Batch, start: int, stop: int) -> None:
+        """Send packets of `batch` to the client."""
+        association = self.association
+        sent = 0
+        try:
+            for index in range(start, stop):
+                begin = batch.starts[index] - HEADER_SIZE
+                end = begin + HEADER_SIZE + batch.sizes[index]
+                if end - begin > association.max_payload:
+                    self.too_large += 1
+                    continue
+                write_datagram_header(batch.buffer, begin, batch.flows[index])
+                self._transmit(association.encrypt(batch.view[begin:end]), self.address)
+                sent += 1
+        except AssociationStateError:
+            return  # the association has just ended; its event is on the way
+        health = self._protocol.health
+        if health is not None and sent:
+            health.note_sent(sent, anyio.current_time())
+
+    def flush(self) -> None:
+        """Send what the protocol has to say."""
+        try:
+            for record in self._protocol.records_to_send():
+                self._transmit(self.association.encrypt(record), self.address)
+        except AssociationStateError:
+            pass  # the association has just ended; its event is on the way
+        for datagram in self.association.datagrams_to_send():
+            self._transmit(datagram, self.address)
+
+    def get_timer(self) -> float | None:
+        """Say when `handle_timer` is due."""
+        return self._protocol.get_timer()
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due."""
+        self._protocol.handle_timer(now)
+        self.flush()
+
+    def next_event(self) -> ServerEvent | None:
+        """Give up the next event of the protocol."""
+        return self._protocol.next_event()
+
+    def drain(self, deadline: float, now: float) -> None:
+        """Tell the client that the server ends at `deadline`."""
+        self._protocol.drain(deadline, now)
+        self.flush()
+
+    def close(self, code: ByeCode, now: float) -> None:
+        """Say bye, end the association and leave the session."""
+        self._protocol.leave(code)
+        self.flush()
+        self.association.close()
+        self.flush()
+        if self.session is not None:
+            self.session.detach(self.index, self, now)
+            self.session = None

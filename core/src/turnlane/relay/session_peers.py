@@ -1,0 +1,264 @@
+"""The peers of the server's main port: each proves the token, then joins or makes a session."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+from anyio.abc import TaskGroup
+
+from turnlane.api.adapters import DatagramEgress
+from turnlane.api.batch import Batch
+from turnlane.api.descriptors import TrafficClass
+from turnlane.api.errors import AdapterError
+from turnlane.api.secrets import Secret
+from turnlane.api.stages import Stage
+from turnlane.net.dtls import DtlsAssociation
+from turnlane.net.dtls_server import DtlsServer
+from turnlane.net.system import SocketAddress
+from turnlane.proto.frames import ByeCode
+from turnlane.proto.hello import SECRET_SIZE, Hello, WelcomeTerms
+from turnlane.proto.lane_events import (
+    LaneAccepted,
+    LaneFailed,
+    LaneRejected,
+    LaneReleased,
+    PeerLeft,
+    ServerEvent,
+)
+from turnlane.proto.lane_health import LaneDead
+from turnlane.proto.refusals import Refusal, RejectCode
+from turnlane.relay.flows import Forwarder
+from turnlane.relay.listener import ServerObserver, shown
+from turnlane.relay.server_lane import ServerLane
+from turnlane.relay.server_session import ServerSession
+
+MAX_LANES = 64
+"""Lanes of one session."""
+
+LINGER = 120.0
+"""Seconds that a session without lanes is kept for its client to come back."""
+
+
+@dataclass(frozen=True)
+class SessionTerms:
+    """What the server grants. Times are in seconds; `token` None lets anybody in."""
+
+    token: Secret[bytes] | None
+    hello_timeout: float
+    idle_timeout: float
+    max_sessions: int
+    max_datagram: int
+
+
+class SessionPeers:
+    """Holds the lanes by address and the sessions by id.
+
+    `left` is set when, after `drain`, the last lane has gone.
+    """
+
+    def __init__(
+        self,
+        terms: SessionTerms,
+        dtls: DtlsServer,
+        egress: DatagramEgress,
+        tasks: TaskGroup,
+        *,
+        transmit: Callable[[bytes, SocketAddress], None],
+        observer: ServerObserver,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self.sessions: dict[bytes, ServerSession] = {}
+        self.lanes: dict[SocketAddress, ServerLane] = {}
+        self.draining = False
+        self.left = anyio.Event()
+        self._terms = terms
+        self._dtls = dtls
+        self._egress = egress
+        self._tasks = tasks
+        self._transmit = transmit
+        self._observer = observer
+        self._random_bytes = random_bytes
+        self._forwarder = Forwarder()
+        self._replies = Batch()
+        self._now = 0.0
+
+    # turnlane.relay.listener.PeerHandler
+
+    def accepted(self, address: SocketAddress, association: DtlsAssociation, now: float) -> None:
+        """Wait for the hello of a peer whose handshake has completed."""
+        self.lanes[address] = ServerLane(
+            address,
+            association,
+            token=self._terms.token,
+            directory=self,
+            terms=WelcomeTerms(
+                max_datagram=self._terms.max_datagram, idle_timeout=self._terms.idle_timeout
+            ),
+            hello_timeout=self._terms.hello_timeout,
+            transmit=self._transmit,
+            now=now,
+        )
+
+    def received(self, address: SocketAddress, records: list[bytes], now: float) -> None:
+        """Pass the records of one datagram to their lane."""
+        lane = self.lanes.get(address)
+        if lane is None:
+            return
+        self._now = now
+        lane.receive(records, self._forwarder, now)
+        self._settle(lane, now)
+
+    def closed(self, address: SocketAddress, reason: str, now: float) -> None:
+        """Forget the lane of an association that has ended."""
+        lane = self.lanes.get(address)
+        if lane is not None:
+            self._lose(lane, reason, now, tell=None)
+
+    def burst_ended(self, now: float) -> None:  # noqa: ARG002 - the interface has it
+        """Send on what the burst has left."""
+        self._forwarder.flush()
+
+    # turnlane.proto.lane_server.SessionDirectory
+
+    def refuse(self, hello: Hello) -> Refusal | None:
+        """Say no to a lane, whatever session it is for."""
+        if self.draining:
+            return Refusal(RejectCode.DRAINING)
+        if hello.traffic is not TrafficClass.DATAGRAM:
+            return Refusal(RejectCode.UNSUPPORTED_TRAFFIC)
+        if hello.lane >= MAX_LANES or hello.lanes > MAX_LANES:
+            return Refusal(RejectCode.LANE_LIMIT)
+        return None
+
+    def secret(self, session_id: bytes) -> Secret[bytes] | None:
+        """Return the secret of a session that exists."""
+        session = self.sessions.get(session_id)
+        return None if session is None else session.secret
+
+    def create(self, hello: Hello) -> Secret[bytes] | Refusal:
+        """Make a session; one that has lost all its lanes makes room when there is none."""
+        if len(self.sessions) >= self._terms.max_sessions and not self._end_a_deserted_session():
+            return Refusal(RejectCode.SESSION_LIMIT)
+        session_id = hello.session_id
+
+        def on_failure(flow: int, error: AdapterError) -> None:
+            self._observer.flow_failed(session_id.hex(), flow, error)
+
+        session = ServerSession(
+            session_id,
+            Secret(self._random_bytes(SECRET_SIZE)),
+            self._tasks,
+            self._egress,
+            on_failure=on_failure,
+            replies=self._replies,
+            now=self._now,
+        )
+        self.sessions[session_id] = session
+        return session.secret
+
+    # Time and the end
+
+    def tick(self, now: float) -> None:
+        """Do what is due: pings, lanes that are silent, sessions that are idle or deserted."""
+        self._now = now
+        for lane in list(self.lanes.values()):
+            timer = lane.get_timer()
+            if timer is not None and timer <= now:
+                lane.handle_timer(now)
+                self._settle(lane, now)
+        for session in list(self.sessions.values()):
+            deserted = session.without_lanes_since
+            if deserted is not None and now - deserted >= LINGER:
+                self._end(session, "deserted", now)
+            elif now - session.last_payload_at >= self._terms.idle_timeout:
+                self._end(session, "idle", now)
+
+    def drain(self, deadline: float, now: float) -> None:
+        """Let nobody in any more and tell the clients that the server ends at `deadline`."""
+        self.draining = True
+        for lane in self.lanes.values():
+            lane.drain(deadline, now)
+
+    def close(self, now: float) -> None:
+        """Say bye to every lane and close every flow."""
+        for lane in list(self.lanes.values()):
+            self._lose(lane, "shutdown", now, tell=ByeCode.SHUTDOWN)
+        for session in self.sessions.values():
+            session.close()
+        self.sessions.clear()
+
+    def _settle(self, lane: ServerLane, now: float) -> None:
+        while (event := lane.next_event()) is not None:
+            self._on_event(lane, event, now)
+        lane.flush()
+
+    def _on_event(self, lane: ServerLane, event: ServerEvent, now: float) -> None:
+        match event:
+            case LaneAccepted():
+                self._join(lane, event, now)
+            case LaneRejected():
+                self._observer.peer_refused(
+                    shown(lane.address), Stage.SESSION_HELLO, event.code, event.reason
+                )
+            case LaneFailed():
+                self._observer.peer_refused(
+                    shown(lane.address), Stage.SESSION_HELLO, event.code, event.error().message
+                )
+                self._lose(lane, event.code, now, tell=None)
+            case LaneReleased():
+                self._lose(lane, "refused", now, tell=None)
+            case PeerLeft():
+                self._lose(lane, event.code, now, tell=None)
+            case LaneDead():
+                self._lose(lane, "silent", now, tell=None)
+
+    def _join(self, lane: ServerLane, event: LaneAccepted, now: float) -> None:
+        session = self.sessions.get(event.session_id)
+        if session is None:
+            return
+        lane.session = session
+        lane.index = event.lane
+        replaced = session.attach(event.lane, lane)
+        if isinstance(replaced, ServerLane):
+            self._lose(replaced, "replaced", now, tell=ByeCode.LANE_REPLACED)
+        self._observer.peer_accepted(
+            shown(lane.address),
+            event.session_id.hex(),
+            event.lane,
+            new_session=event.new_session,
+            traceparent=event.traceparent,
+        )
+
+    def _lose(self, lane: ServerLane, reason: str, now: float, *, tell: ByeCode | None) -> None:
+        """Let go of a lane; `tell` says bye to its client."""
+        session = lane.session
+        if session is not None:
+            self._observer.peer_lost(session.session_id.hex(), lane.index, reason)
+        if tell is not None:
+            lane.close(tell, now)
+        elif session is not None:
+            session.detach(lane.index, lane, now)
+            lane.session = None
+        if self.lanes.get(lane.address) is lane:
+            del self.lanes[lane.address]
+            if self._dtls.association(lane.address) is lane.association:
+                self._dtls.drop(lane.address)
+        if self.draining and not self.lanes:
+            self.left.set()
+
+    def _end(self, session: ServerSession, reason: str, now: float) -> None:
+        for lane in list(session.lanes.values()):
+            if isinstance(lane, ServerLane):
+                self._lose(lane, reason, now, tell=ByeCode.IDLE)
+        session.close()
+        self.sessions.pop(session.session_id, None)
+
+    def _end_a_deserted_session(self) -> bool:
+        deserted = [
+            session for session in self.sessions.values() if session.without_lanes_since is not None
+        ]
+        if not deserted:
+            return False
+        oldest = min(deserted, key=lambda session: session.without_lanes_since or 0.0)
+        self._end(oldest, "deserted", self._now)
+        return True

@@ -1,0 +1,311 @@
+"""A client session: its lanes under one supervisor, its local end, from policy to shutdown."""
+
+import time
+from collections.abc import Callable, Sequence
+from secrets import token_bytes
+from typing import NoReturn
+
+import anyio
+from anyio.abc import TaskGroup
+
+from turnlane.api import (
+    AdapterDescriptor,
+    Batch,
+    ChallengePort,
+    Credentials,
+    DatagramIngress,
+    DatagramSocket,
+    SessionError,
+    Stage,
+    TurnlaneError,
+)
+from turnlane.net.relayed_path import PathSettings
+from turnlane.net.udp import SocketContext
+from turnlane.plugins.manager import PluginManager
+from turnlane.proto.hello import token_key
+from turnlane.relay.lane import Lane, LanePlan, Security
+from turnlane.relay.membership import Membership
+from turnlane.relay.scheduler import Carrier, FlowSticky, RoundRobin, Scheduler, dispatch
+from turnlane.runtime.credentials import CredentialSource, choose_endpoint
+from turnlane.runtime.events import (
+    CredentialsResolved,
+    Event,
+    LaneLost,
+    LaneReady,
+    PeerDrained,
+    SessionEnded,
+    SessionReady,
+    StageReached,
+)
+from turnlane.runtime.peer_link import join_host_port
+from turnlane.runtime.policy import validate_client
+from turnlane.runtime.profiles import ClientProfile, PeerMode, SchedulerKind
+from turnlane.runtime.restart_budget import RestartBudget
+from turnlane.telemetry import current_traceparent, span
+
+_REFUSALS = frozenset({"turn_unauthorized", "turn_wrong_credentials"})
+"""Answers of a relay that make credentials worth resolving again."""
+
+
+class LaneSlot:
+    """One lane of the session over all its restarts, as the scheduler and observers see it."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.lane: Lane | None = None
+        self.restarts = 0
+        self.ready_at: float | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the lane carries traffic now."""
+        return self.lane is not None and self.lane.ready
+
+    def healthy_for(self, now: float) -> float:
+        """Return for how many seconds the lane as it is now has carried traffic."""
+        return 0.0 if self.ready_at is None else now - self.ready_at
+
+    def send(self, batch: Batch, start: int, stop: int) -> None:
+        """Send packets of `batch` over the lane as it is now."""
+        if self.lane is not None:
+            self.lane.send(batch, start, stop)
+
+
+class ClientSession:
+    """One client session. `run` it in a task; it is ready when `ready` is set.
+
+    `name` is how events and logs call the session; it is not the id on the wire, which changes
+    when the server has forgotten the session.
+    """
+
+    def __init__(
+        self,
+        profile: ClientProfile,
+        plugins: PluginManager,
+        *,
+        challenges: ChallengePort,
+        on_event: Callable[[Event], None],
+        wall_time: Callable[[], float],
+    ) -> None:
+        self.profile = profile
+        self.name = token_bytes(8).hex()
+        self.ready = anyio.Event()
+        self.ended = anyio.Event()
+        self.listen: tuple[str, int] = ("", 0)
+        self.unsent = 0
+        self.error: TurnlaneError | None = None
+        self.lanes: list[LaneSlot] = []
+        self._plugins = plugins
+        self._challenges = challenges
+        self._on_event = on_event
+        self._wall_time = wall_time
+        self._reached: set[Stage] = set()
+        self._scope = anyio.CancelScope()
+        self._tasks: TaskGroup | None = None
+        self._exhausted = 0
+
+    @property
+    def ready_lanes(self) -> int:
+        """How many lanes carry traffic now."""
+        return sum(slot.ready for slot in self.lanes)
+
+    def stop(self) -> None:
+        """End the session in order; `ended` is set when everything is released."""
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Run the session to its end; its failure, if any, is in `error` and in `SessionEnded`."""
+        try:
+            with self._scope, span("session", session_id=self.name):
+                await self._run()
+        except TurnlaneError as error:
+            self.error = error
+        finally:
+            self._enter(Stage.SHUTDOWN)
+            self.ended.set()
+            self._on_event(SessionEnded(self.name, time.monotonic(), self.error))
+
+    async def _run(self) -> None:
+        profile = self.profile
+        self._enter(Stage.POLICY_VALIDATE)
+        descriptor = validate_client(profile, self._plugins)
+        self._enter(Stage.PROVIDER_RESOLVE)
+        source = CredentialSource(
+            profile.provider, self._plugins, self._challenges, self._wall_time
+        )
+        self._tell_credentials(await source.get())
+        self._enter(Stage.LOCAL_BIND)
+        socket = await self._open_ingress(descriptor)
+        try:
+            self.listen = socket.local_address
+            await self._supervise(socket, source)
+        finally:
+            socket.close()
+
+    async def _open_ingress(self, descriptor: AdapterDescriptor) -> DatagramSocket:
+        implementation = self._plugins.load_adapter(descriptor)
+        ingress: DatagramIngress = implementation(SocketContext(), self.profile.listen, None)
+        return await ingress.open()
+
+    async def _supervise(self, socket: DatagramSocket, source: CredentialSource) -> None:
+        profile = self.profile
+        membership = Membership(token_bytes) if profile.mode is PeerMode.SESSION else None
+        lanes = [LaneSlot(index) for index in range(profile.connections)]
+        self.lanes = lanes
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            for slot in lanes:
+                tasks.start_soon(self._keep, slot, membership, socket, source)
+            await self.ready.wait()
+            listen = join_host_port(*self.listen)
+            self._on_event(SessionReady(self.name, anyio.current_time(), listen, len(lanes)))
+            self._enter(Stage.FORWARDING_LOOP)
+            await self._pump(socket, lanes)
+        if self.error is not None:
+            raise self.error
+
+    async def _pump(self, socket: DatagramSocket, lanes: Sequence[Carrier]) -> None:
+        round_robin = self.profile.scheduler is SchedulerKind.ROUND_ROBIN
+        scheduler: Scheduler = RoundRobin(lanes) if round_robin else FlowSticky(lanes)
+        batch = Batch()
+        try:
+            while True:
+                await socket.receive(batch)
+                self.unsent += dispatch(scheduler, batch)
+        except TurnlaneError as error:
+            self._fail(error)
+
+    async def _keep(
+        self,
+        slot: LaneSlot,
+        membership: Membership | None,
+        socket: DatagramSocket,
+        source: CredentialSource,
+    ) -> None:
+        """Keep one lane up: before readiness its failure is the session's, after it is retried."""
+        budget = RestartBudget()
+        refused: Credentials | None = None
+        while True:
+            slot.ready_at = None
+            credentials: Credentials | None = None
+            try:
+                credentials = await source.get(refused)
+                await self._run_lane(slot, credentials, membership, socket, source)
+            except TurnlaneError as error:
+                failure = error
+            slot.lane = None
+            if not self.ready.is_set():
+                self._fail(failure)
+                return
+            refused = credentials if failure.code in _REFUSALS else None
+            now = anyio.current_time()
+            backoff = budget.failed(now, slot.healthy_for(now))
+            self._on_event(LaneLost(self.name, now, slot.index, self.ready_lanes, failure, backoff))
+            if backoff is None:
+                self._exhaust(failure)
+                return
+            slot.restarts += 1
+            await anyio.sleep(backoff)
+
+    async def _run_lane(
+        self,
+        slot: LaneSlot,
+        credentials: Credentials,
+        membership: Membership | None,
+        socket: DatagramSocket,
+        source: CredentialSource,
+    ) -> NoReturn:
+        profile = self.profile
+        endpoint = choose_endpoint(
+            credentials, source.descriptor, profile.transport, profile.turn_host, profile.turn_port
+        )
+
+        def on_ready() -> None:
+            slot.ready_at = anyio.current_time()
+            self._on_event(
+                LaneReady(
+                    self.name,
+                    slot.ready_at,
+                    slot.index,
+                    self.ready_lanes,
+                    lane.relayed,
+                    endpoint.transport.value,
+                    slot.restarts,
+                )
+            )
+            if self.ready_lanes == len(self.lanes):
+                self.ready.set()
+
+        lane = Lane(
+            LanePlan(
+                index=slot.index,
+                lanes=profile.connections,
+                path=PathSettings(
+                    endpoint=endpoint,
+                    credentials=credentials,
+                    peer_host=profile.peer.host,
+                    peer_port=profile.peer.port,
+                    random_bytes=token_bytes,
+                    bind=profile.bind_interface,
+                    ca_file=None if profile.ca_file is None else str(profile.ca_file),
+                ),
+                security=self._security(),
+                membership=membership,
+                traceparent=current_traceparent() or "",
+            ),
+            deliver=socket.send,
+            on_stage=self._enter if not self.ready.is_set() else _ignore,
+            on_drain=lambda: self._on_event(
+                PeerDrained(self.name, anyio.current_time(), slot.index)
+            ),
+        )
+        slot.lane = lane
+        with span("lane", session_id=self.name, lane=slot.index, restarts=slot.restarts):
+            await lane.run(on_ready)
+
+    def _security(self) -> Security | None:
+        if self.profile.mode is PeerMode.PLAIN:
+            return None
+        token = self.profile.peer.token
+        return Security(self.profile.peer.pin, None if token is None else token_key(token))
+
+    def _exhaust(self, failure: TurnlaneError) -> None:
+        self._exhausted += 1
+        if self._exhausted == len(self.lanes):
+            self._fail(
+                SessionError(
+                    Stage.SESSION_SUPERVISION,
+                    "restart_budget_exhausted",
+                    f"every lane failed too often; the last at {failure.stage}: "
+                    f"{failure.code}: {failure.message}",
+                    failure.advice or "check the relay and the server, then start again",
+                )
+            )
+
+    def _fail(self, error: TurnlaneError) -> None:
+        """End the session with its first failure; the other tasks are cancelled."""
+        if self.error is None:
+            self.error = error
+        if self._tasks is not None:
+            self._tasks.cancel_scope.cancel()
+
+    def _enter(self, stage: Stage) -> None:
+        """Tell a stage of the startup, once, in the order of the stages."""
+        if stage not in self._reached:
+            self._reached.add(stage)
+            self._on_event(StageReached(self.name, time.monotonic(), stage))
+
+    def _tell_credentials(self, credentials: Credentials) -> None:
+        self._on_event(
+            CredentialsResolved(
+                self.name,
+                anyio.current_time(),
+                self.profile.provider.provider,
+                tuple(endpoint.address for endpoint in credentials.endpoints),
+                credentials.expires_at,
+            )
+        )
+
+
+def _ignore(_stage: Stage) -> None:
+    """Pass over the stages of a lane that comes back; its failure will name one."""

@@ -1,0 +1,265 @@
+"""A tunnel server: identity, listeners, egress, from policy to drained."""
+
+import time
+from collections.abc import Callable
+from secrets import token_bytes
+
+import anyio
+from anyio.abc import TaskGroup
+
+from turnlane.api import AdapterDescriptor, DatagramEgress, Secret, Stage, TurnlaneError
+from turnlane.net.dtls_server import DtlsServer
+from turnlane.net.identity import Identity
+from turnlane.net.udp import ListeningUdpSocket, SocketContext
+from turnlane.plugins.manager import PluginManager
+from turnlane.proto.hello import token_key
+from turnlane.relay.legacy_peers import LegacyPeers
+from turnlane.relay.listener import Listener, PeerHandler
+from turnlane.relay.session_peers import SessionPeers, SessionTerms
+from turnlane.runtime.events import (
+    Event,
+    FlowFailed,
+    PeerAccepted,
+    PeerLost,
+    PeerRefused,
+    ServerEnded,
+    ServerReady,
+    StageReached,
+)
+from turnlane.runtime.peer_link import PeerLink, join_host_port, split_host_port
+from turnlane.runtime.policy import validate_server
+from turnlane.runtime.profiles import ServerProfile
+from turnlane.telemetry import span
+
+TICK = 0.2
+"""Seconds between two looks at the clock; the finest timer of a peer is a second."""
+
+DRAIN = 1.0
+"""Seconds between telling the clients and leaving them, on an ordered stop."""
+
+MAX_HANDSHAKES = 256
+MAX_DATAGRAM = 16_000
+"""Bytes of the largest datagram taken; what a path carries is usually far less."""
+
+
+class TunnelServer:
+    """One tunnel server. `run` it in a task; it is ready when `ready` is set.
+
+    It is the `turnlane.relay.listener.ServerObserver` of its own ports.
+    """
+
+    def __init__(
+        self,
+        profile: ServerProfile,
+        plugins: PluginManager,
+        *,
+        on_event: Callable[[Event], None],
+        wall_time: Callable[[], float],
+    ) -> None:
+        self.profile = profile
+        self.name = "server"
+        self.ready = anyio.Event()
+        self.ended = anyio.Event()
+        self.error: TurnlaneError | None = None
+        self.identity: Identity | None = None
+        self.listen: tuple[str, int] = ("", 0)
+        self.legacy_listen: tuple[str, int] | None = None
+        self.peers: SessionPeers | None = None
+        self.legacy_peers: LegacyPeers | None = None
+        self._plugins = plugins
+        self._on_event = on_event
+        self._wall_time = wall_time
+        self._stopping = anyio.Event()
+        self._tasks: TaskGroup | None = None
+        self._listeners: list[Listener] = []
+
+    def stop(self) -> None:
+        """End in order: clients are told, then left; `ended` is set when all is released."""
+        self._stopping.set()
+
+    def link(self, host: str, port: int | None = None) -> Secret[str]:
+        """Return the peer link of this server under the name or address `host`."""
+        assert self.identity is not None
+        port = self.listen[1] if port is None else port
+        return PeerLink(host, port, self.identity.pin, self.profile.token).text()
+
+    async def run(self) -> None:
+        """Serve until stopped; a failure is in `error` and in `ServerEnded`."""
+        try:
+            with span("server"):
+                await self._run()
+        except TurnlaneError as error:
+            self.error = error
+        finally:
+            self.ended.set()
+            self._on_event(ServerEnded(self.name, time.monotonic(), self.error, self._counters()))
+
+    async def _run(self) -> None:
+        profile = self.profile
+        self._enter(Stage.POLICY_VALIDATE)
+        descriptor = validate_server(profile, self._plugins)
+        self._enter(Stage.SERVER_INIT)
+        self.identity = Identity.load_or_create(profile.identity, self._wall_time())
+        egress = self._egress(descriptor)
+        await egress.prepare()
+        self._enter(Stage.LISTEN)
+        main = await ListeningUdpSocket.bind(*split_host_port(profile.listen))
+        legacy: ListeningUdpSocket | None = None
+        try:
+            if profile.legacy_listen is not None:
+                legacy = await ListeningUdpSocket.bind(*split_host_port(profile.legacy_listen))
+            await self._serve(main, legacy, egress)
+        finally:
+            main.close()
+            if legacy is not None:
+                legacy.close()
+        if self.error is not None:
+            raise self.error
+
+    def _egress(self, descriptor: AdapterDescriptor) -> DatagramEgress:
+        implementation = self._plugins.load_adapter(descriptor)
+        egress: DatagramEgress = implementation(SocketContext(), self.profile.connect, None)
+        return egress
+
+    async def _serve(
+        self, main: ListeningUdpSocket, legacy: ListeningUdpSocket | None, egress: DatagramEgress
+    ) -> None:
+        profile = self.profile
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            dtls = self._dtls()
+            self.peers = SessionPeers(
+                SessionTerms(
+                    token=None if profile.token is None else token_key(profile.token),
+                    hello_timeout=profile.handshake_timeout,
+                    idle_timeout=profile.idle_timeout,
+                    max_sessions=profile.max_sessions,
+                    max_datagram=MAX_DATAGRAM,
+                ),
+                dtls,
+                egress,
+                tasks,
+                transmit=main.send,
+                observer=self,
+                random_bytes=token_bytes,
+            )
+            self.listen = main.local_address
+            self._listen(main, dtls, self.peers, tasks)
+            if legacy is not None:
+                legacy_dtls = self._dtls()
+                self.legacy_peers = LegacyPeers(
+                    legacy_dtls,
+                    egress,
+                    tasks,
+                    idle_timeout=profile.idle_timeout,
+                    transmit=legacy.send,
+                    observer=self,
+                )
+                self.legacy_listen = legacy.local_address
+                self._listen(legacy, legacy_dtls, self.legacy_peers, tasks)
+            tasks.start_soon(self._tick)
+            self._tell_ready()
+            try:
+                await self._stopping.wait()
+                await self._drain(self.peers)
+            finally:
+                self._release(self.peers)
+                tasks.cancel_scope.cancel()
+
+    def _dtls(self) -> DtlsServer:
+        assert self.identity is not None
+        return DtlsServer(
+            self.identity,
+            random_bytes=token_bytes,
+            handshake_timeout=self.profile.handshake_timeout,
+            max_handshakes=MAX_HANDSHAKES,
+        )
+
+    def _listen(
+        self, socket: ListeningUdpSocket, dtls: DtlsServer, handler: PeerHandler, tasks: TaskGroup
+    ) -> None:
+        listener = Listener(socket, dtls, handler, self)
+        self._listeners.append(listener)
+        tasks.start_soon(self._run_listener, listener)
+
+    async def _run_listener(self, listener: Listener) -> None:
+        try:
+            await listener.run()
+        except TurnlaneError as error:
+            self.error = self.error or error
+            if self._tasks is not None:
+                self._tasks.cancel_scope.cancel()
+
+    async def _tick(self) -> None:
+        while True:
+            await anyio.sleep(TICK)
+            now = anyio.current_time()
+            for listener in self._listeners:
+                listener.tick(now)
+            if self.peers is not None:
+                self.peers.tick(now)
+            if self.legacy_peers is not None:
+                self.legacy_peers.tick(now)
+
+    async def _drain(self, peers: SessionPeers) -> None:
+        self._enter(Stage.SHUTDOWN)
+        if peers.lanes:
+            now = anyio.current_time()
+            peers.drain(now + DRAIN, now)
+            with anyio.move_on_after(DRAIN):
+                await peers.left.wait()
+
+    def _release(self, peers: SessionPeers) -> None:
+        now = anyio.current_time()
+        peers.close(now)
+        if self.legacy_peers is not None:
+            self.legacy_peers.close(now)
+        for listener in self._listeners:
+            listener.dtls.close()
+            listener.flush()
+
+    def _tell_ready(self) -> None:
+        assert self.identity is not None
+        legacy = None if self.legacy_listen is None else join_host_port(*self.legacy_listen)
+        self._on_event(
+            ServerReady(
+                self.name,
+                anyio.current_time(),
+                join_host_port(*self.listen),
+                str(self.identity.pin),
+                legacy,
+            )
+        )
+        self.ready.set()
+
+    def _enter(self, stage: Stage) -> None:
+        self._on_event(StageReached(self.name, time.monotonic(), stage))
+
+    def _counters(self) -> dict[str, int]:
+        counters: dict[str, int] = {}
+        for listener in self._listeners:
+            counters["dropped"] = counters.get("dropped", 0) + listener.socket.dropped
+        return counters
+
+    # turnlane.relay.listener.ServerObserver
+
+    def peer_accepted(
+        self, address: str, session: str, lane: int, *, new_session: bool, traceparent: str
+    ) -> None:
+        """Tell of a lane that joined a session, in a span of its client's trace."""
+        with span("lane_accepted", traceparent or None, session_id=session, lane=lane):
+            self._on_event(
+                PeerAccepted(self.name, anyio.current_time(), session, lane, address, new_session)
+            )
+
+    def peer_refused(self, address: str, stage: Stage, code: str, message: str) -> None:
+        """Tell of a peer that was refused."""
+        self._on_event(PeerRefused(self.name, anyio.current_time(), address, stage, code, message))
+
+    def peer_lost(self, session: str, lane: int, reason: str) -> None:
+        """Tell of a lane that has ended."""
+        self._on_event(PeerLost(self.name, anyio.current_time(), session, lane, reason))
+
+    def flow_failed(self, session: str, flow: int, error: TurnlaneError) -> None:
+        """Tell of a flow whose upstream failed."""
+        self._on_event(FlowFailed(self.name, anyio.current_time(), session, flow, error))
