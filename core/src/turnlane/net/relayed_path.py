@@ -127,17 +127,17 @@ class RelayedPath:
             self._scope.deadline = deadline
 
     async def allocate(self) -> None:
-        """Make the allocation and the peer's permission.
+        """Make the allocation; raises `TransportError` at `turn_allocate`.
 
-        Raises `TransportError` at `turn_allocate` or `peer_setup`; leaves `alternate` set (and no
-        allocation) when the relay names another server.
+        Leaves `alternate` set, and no allocation, when the relay names another server.
         """
         self._client.start(anyio.current_time())
         await self._until(
             lambda: self.relayed is not None or self.alternate is not None, Stage.TURN_ALLOCATE
         )
-        if self.alternate is not None:
-            return
+
+    async def permit(self) -> None:
+        """Have the relay let the peer's datagrams pass; raises `TransportError` at `peer_setup`."""
         self._client.add_peer(*self._peer, anyio.current_time())
         await self._until(lambda: self.permitted, Stage.PEER_SETUP)
 
@@ -225,6 +225,8 @@ async def relayed_path(
                 on_stage(Stage.TURN_ALLOCATE)
                 await path.allocate()
                 if path.alternate is None:
+                    on_stage(Stage.PEER_SETUP)
+                    await path.permit()
                     yield path
                     return
             finally:

@@ -22,7 +22,7 @@ from turnlane.net.dtls import (
 )
 from turnlane.net.identity import Pin
 from turnlane.net.relayed_path import PathSettings, RelayedPath, relayed_path
-from turnlane.proto.frames import HEADER_SIZE, datagram_flow, write_datagram_header
+from turnlane.proto.frames import HEADER_SIZE, ByeCode, datagram_flow, write_datagram_header
 from turnlane.proto.hello import EXPORTER_LABEL, EXPORTER_SIZE, HelloParameters
 from turnlane.proto.lane_client import LaneClient
 from turnlane.proto.lane_events import (
@@ -83,6 +83,7 @@ class Lane:
         self.packets_received = 0
         self.too_large = 0
         self.stray = 0
+        self.farewell = ByeCode.LANE_CLOSED
         self._deliver = deliver
         self._on_stage = on_stage
         self._on_drain = on_drain
@@ -313,7 +314,7 @@ class Lane:
         if association is None:
             return
         if self._protocol is not None:
-            self._protocol.leave()
+            self._protocol.leave(self.farewell)
             for record in self._protocol.records_to_send():
                 path.send(association.encrypt(record))
         association.close()

@@ -208,7 +208,10 @@ class SessionPeers:
             case LaneReleased():
                 self._lose(lane, "refused", now, tell=None)
             case PeerLeft():
+                session = lane.session
                 self._lose(lane, event.code, now, tell=None)
+                if event.number == ByeCode.SESSION_CLOSED and session is not None:
+                    self._end(session, event.code, now)
             case LaneDead():
                 self._lose(lane, "silent", now, tell=None)
 

@@ -1,6 +1,5 @@
 """A client session: its lanes under one supervisor, its local end, from policy to shutdown."""
 
-import time
 from collections.abc import Callable, Sequence
 from secrets import token_bytes
 from typing import NoReturn
@@ -22,6 +21,7 @@ from turnlane.api import (
 from turnlane.net.relayed_path import PathSettings
 from turnlane.net.udp import SocketContext
 from turnlane.plugins.manager import PluginManager
+from turnlane.proto.frames import ByeCode
 from turnlane.proto.hello import token_key
 from turnlane.relay.lane import Lane, LanePlan, Security
 from turnlane.relay.membership import Membership
@@ -111,6 +111,7 @@ class ClientSession:
 
     def stop(self) -> None:
         """End the session in order; `ended` is set when everything is released."""
+        self._leave_for_good()
         self._scope.cancel()
 
     async def run(self) -> None:
@@ -123,7 +124,7 @@ class ClientSession:
         finally:
             self._enter(Stage.SHUTDOWN)
             self.ended.set()
-            self._on_event(SessionEnded(self.name, time.monotonic(), self.error))
+            self._on_event(SessionEnded(self.name, anyio.current_time(), self.error))
 
     async def _run(self) -> None:
         profile = self.profile
@@ -286,14 +287,21 @@ class ClientSession:
         """End the session with its first failure; the other tasks are cancelled."""
         if self.error is None:
             self.error = error
+        self._leave_for_good()
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
+
+    def _leave_for_good(self) -> None:
+        """Have the lanes tell the server that nobody comes back, so that it keeps nothing."""
+        for slot in self.lanes:
+            if slot.lane is not None:
+                slot.lane.farewell = ByeCode.SESSION_CLOSED
 
     def _enter(self, stage: Stage) -> None:
         """Tell a stage of the startup, once, in the order of the stages."""
         if stage not in self._reached:
             self._reached.add(stage)
-            self._on_event(StageReached(self.name, time.monotonic(), stage))
+            self._on_event(StageReached(self.name, anyio.current_time(), stage))
 
     def _tell_credentials(self, credentials: Credentials) -> None:
         self._on_event(

@@ -1,6 +1,5 @@
 """A tunnel server: identity, listeners, egress, from policy to drained."""
 
-import time
 from collections.abc import Callable
 from secrets import token_bytes
 
@@ -92,7 +91,9 @@ class TunnelServer:
             self.error = error
         finally:
             self.ended.set()
-            self._on_event(ServerEnded(self.name, time.monotonic(), self.error, self._counters()))
+            self._on_event(
+                ServerEnded(self.name, anyio.current_time(), self.error, self._counters())
+            )
 
     async def _run(self) -> None:
         profile = self.profile
@@ -233,7 +234,7 @@ class TunnelServer:
         self.ready.set()
 
     def _enter(self, stage: Stage) -> None:
-        self._on_event(StageReached(self.name, time.monotonic(), stage))
+        self._on_event(StageReached(self.name, anyio.current_time(), stage))
 
     def _counters(self) -> dict[str, int]:
         counters: dict[str, int] = {}
