@@ -225,6 +225,14 @@ def test_configuring_again_replaces_the_handler(stream: io.StringIO) -> None:
     assert stream.getvalue().count("started") == 1
 
 
+def test_an_event_may_carry_a_traceback(stream: io.StringIO) -> None:
+    configure("console", "debug", stream)
+
+    log_event(LOGGER, logging.DEBUG, "plugin_failed", exc_info=ValueError("why"), name="acme")
+
+    assert "debug   plugin_failed name=acme\n  | ValueError: why\n" in stream.getvalue()
+
+
 def test_the_place_of_the_caller_is_kept(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "turnlane"):
         log_event(LOGGER, logging.INFO, "started")

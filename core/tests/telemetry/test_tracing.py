@@ -49,7 +49,7 @@ def test_the_traceparent_continues_on_the_other_side(exporter: InMemorySpanExpor
     with span("client"):
         traceparent = current_traceparent()
     assert traceparent is not None
-    with span("server", parent=traceparent):
+    with span("server", traceparent):
         pass
 
     client, server = exporter.get_finished_spans()
@@ -66,7 +66,7 @@ def test_the_traceparent_continues_on_the_other_side(exporter: InMemorySpanExpor
 
 @pytest.mark.parametrize("parent", ["", "00-xyz", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "\0"])
 def test_a_malformed_traceparent_is_ignored(exporter: InMemorySpanExporter, parent: str) -> None:
-    with span("server", parent=parent):
+    with span("server", parent):
         pass
 
     assert only(exporter).parent is None

@@ -58,13 +58,22 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-def log_event(logger: logging.Logger, level: int, event: str, /, **fields: object) -> None:
+def log_event(
+    logger: logging.Logger,
+    level: int,
+    event: str,
+    /,
+    *,
+    exc_info: BaseException | None = None,
+    **fields: object,
+) -> None:
     """Log `event` (snake_case, in the past tense) with `fields`; None means "has no such field".
 
+    `exc_info` adds the traceback of an exception: for what is not expected, at level debug.
     `functools.partial(log_event, logger, session_id=...)` is a log that knows its session.
     """
     if logger.isEnabledFor(level):
-        logger.log(level, event, extra={_FIELDS: fields}, stacklevel=2)
+        logger.log(level, event, exc_info=exc_info, extra={_FIELDS: fields}, stacklevel=2)
 
 
 def configure(

@@ -9,7 +9,7 @@ from turnlane.telemetry.redaction import REDACTOR
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.trace import Tracer
 
 NAMESPACE = "turnlane."
 """Stands before the name of every attribute."""
@@ -24,8 +24,8 @@ def tracer() -> "Tracer":
 
 @contextmanager
 def span(
-    name: str, /, *, parent: str | None = None, **attributes: str | float | bool | None
-) -> Iterator["Span"]:
+    name: str, parent: str | None = None, /, **attributes: str | float | bool | None
+) -> Iterator[None]:
     """Open the span `name` around a step; attributes are named `turnlane.<key>`, None is left out.
 
     `parent` is a traceparent (W3C Trace Context) from the other side of the tunnel; a malformed
@@ -45,7 +45,7 @@ def span(
         set_status_on_exception=False,
     ) as current:
         try:
-            yield current
+            yield
         except TurnlaneError as error:
             current.set_attribute("error.type", error.code)
             current.set_attribute(NAMESPACE + "stage", error.stage.value)

@@ -1,0 +1,340 @@
+"""The loader: imports plugins one by one, checks what they declare and records what became of each.
+
+Whatever one plugin does (it fails to import, raises, calls `sys.exit`) is recorded and never harms
+the others: each is registered with a pluggy manager of its own. Only Ctrl-C ends the loading.
+"""
+
+import difflib
+import inspect
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from itertools import islice
+from typing import NoReturn, TypeVar
+
+import msgspec
+import pluggy
+
+from turnlane.api import (
+    CONTRACT_MAJOR,
+    AdapterDescriptor,
+    Direction,
+    PlatformTunnelDescriptor,
+    ProviderDescriptor,
+    hooks,
+)
+from turnlane.plugins.discovery import DISABLE_VARIABLE, Candidate, normalized
+from turnlane.plugins.records import PluginRecord, PluginStatus, describe, one_line
+from turnlane.telemetry import log_event
+
+MAX_DESCRIPTORS = 1000
+"""A hook that returns more is taken for one that never ends."""
+
+MAX_ID = 64
+"""Characters of an id, which is also the name of a folder."""
+
+_LOG = logging.getLogger(__name__)
+_PREFIX = "turnlane_"
+_IDENTIFIER = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
+_REFERENCE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+Descriptor = ProviderDescriptor | AdapterDescriptor | PlatformTunnelDescriptor
+T = TypeVar("T")
+D = TypeVar("D", ProviderDescriptor, AdapterDescriptor, PlatformTunnelDescriptor)
+
+
+class Kind(StrEnum):
+    """The kinds of things a plugin offers; ids are unique within a kind."""
+
+    PROVIDER = "provider"
+    INGRESS = "ingress adapter"
+    EGRESS = "egress adapter"
+    PLATFORM_TUNNEL = "platform tunnel"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What one plugin offers, checked."""
+
+    providers: tuple[ProviderDescriptor, ...]
+    ingress_adapters: tuple[AdapterDescriptor, ...]
+    egress_adapters: tuple[AdapterDescriptor, ...]
+    platform_tunnels: tuple[PlatformTunnelDescriptor, ...]
+
+    def ids(self) -> Iterator[tuple[Kind, str]]:
+        """Return the kind and id of everything."""
+        for kind, descriptors in (
+            (Kind.PROVIDER, self.providers),
+            (Kind.INGRESS, self.ingress_adapters),
+            (Kind.EGRESS, self.egress_adapters),
+            (Kind.PLATFORM_TUNNEL, self.platform_tunnels),
+        ):
+            yield from ((kind, descriptor.id) for descriptor in descriptors)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A plugin that is loaded, and what it offers."""
+
+    record: PluginRecord
+    offer: Offer
+
+
+class PluginError(Exception):
+    """A plugin is not what it must be: `code` for scripts, `reason` in one line for people."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = one_line(reason)
+
+
+def load_plugins(
+    candidates: Iterable[Candidate], disabled: frozenset[str] = frozenset()
+) -> tuple[list[PluginRecord], list[Loaded]]:
+    """Load what was discovered; return a record of each and the plugins that are loaded.
+
+    `disabled` holds normalized names of entry points or distributions that are not imported. Where
+    two plugins want the same name or id, the one that comes first has it and the other fails.
+    """
+    candidates = list(candidates)
+    records: list[PluginRecord] = []
+    loaded: list[Loaded] = []
+    speaking = {(each.distribution, each.name) for each in candidates if _speaks(each)}
+    for candidate in candidates:
+        if not _speaks(candidate) and (candidate.distribution, candidate.name) in speaking:
+            continue  # the same plugin for another major version, beside the one for ours
+        refusal = gate(candidate, disabled)
+        records.append(refusal or _load(candidate, candidate.load, loaded))
+    known = {normalized(name) for each in candidates for name in (each.name, each.distribution)}
+    records += [_not_installed(name) for name in sorted(disabled - known)]
+    return records, loaded
+
+
+def load_modules(modules: Iterable[object]) -> tuple[list[PluginRecord], list[Loaded]]:
+    """Load plugins that an embedding application or a test hands in, under the same checks."""
+    records: list[PluginRecord] = []
+    loaded: list[Loaded] = []
+    for module in modules:
+        name = str(getattr(module, "__name__", type(module).__qualname__))
+        candidate = Candidate(name, hooks.PLUGIN_GROUP, name, "", "")
+        records.append(_load(candidate, partial(_same, module), loaded))
+    return records, loaded
+
+
+def gate(candidate: Candidate, disabled: frozenset[str] = frozenset()) -> PluginRecord | None:
+    """Return the record of a plugin that must not even be imported, or None; imports nothing."""
+    if candidate.named_in(disabled):
+        return _record(candidate, PluginStatus.BLOCKED, "blocked", f"blocked by {DISABLE_VARIABLE}")
+    if candidate.problem:
+        reason = f"its metadata cannot be read: {candidate.problem}"
+        return _record(candidate, PluginStatus.FAILED, "invalid_metadata", reason)
+    if not _speaks(candidate):
+        older = "the plugin" if candidate.major < CONTRACT_MAJOR else "Turnlane"
+        return _record(
+            candidate,
+            PluginStatus.INCOMPATIBLE,
+            "incompatible_major",
+            f"written for version {candidate.major} of the plugin contract, this Turnlane speaks "
+            f"version {CONTRACT_MAJOR}; update {older}",
+        )
+    return None
+
+
+def examine(plugin: object) -> Offer:
+    """Check a plugin's hooks, call them and check what they return.
+
+    Raises `PluginError`, or whatever the plugin itself raises.
+    """
+    manager = pluggy.PluginManager(hooks.PROJECT)
+    manager.add_hookspecs(hooks)
+    known = [name for name in vars(hooks) if name.startswith(_PREFIX)]
+    for name in dir(plugin):
+        _check_hook(manager, plugin, name, known)
+    try:
+        manager.register(plugin)
+    except pluggy.PluginValidationError as error:
+        raise PluginError("invalid_hook", str(error)) from error
+
+    def call(hook: str, kind: type[D], direction: Direction | None = None) -> tuple[D, ...]:
+        caller: pluggy.HookCaller = getattr(manager.hook, hook)
+        if not caller.get_hookimpls():
+            return ()
+        return _descriptors(hook, caller(), kind, direction)
+
+    return Offer(
+        providers=call("turnlane_providers", ProviderDescriptor),
+        ingress_adapters=call("turnlane_ingress_adapters", AdapterDescriptor, Direction.INGRESS),
+        egress_adapters=call("turnlane_egress_adapters", AdapterDescriptor, Direction.EGRESS),
+        platform_tunnels=call("turnlane_platform_tunnels", PlatformTunnelDescriptor),
+    )
+
+
+def _speaks(candidate: Candidate) -> bool:
+    return candidate.group == hooks.PLUGIN_GROUP
+
+
+def _load(candidate: Candidate, load: Callable[[], object], loaded: list[Loaded]) -> PluginRecord:
+    """Load one plugin; when it is sound, append it to those that are loaded already."""
+    try:
+        _check_name(candidate, loaded)
+        plugin = _guarded("import_failed", "importing it", load)
+        offer = _guarded("hook_failed", "asking its hooks", partial(examine, plugin))
+        _check_ids(offer, loaded)
+    except PluginError as error:
+        record = _record(candidate, PluginStatus.FAILED, error.code, error.reason)
+        log_event(
+            _LOG,
+            logging.DEBUG,
+            "plugin_failed",
+            exc_info=error,
+            plugin=record.name,
+            distribution=record.distribution,
+            code=record.code,
+        )
+        return record
+    record = _record(candidate, PluginStatus.LOADED)
+    loaded.append(Loaded(record, offer))
+    return record
+
+
+def _same(plugin: object) -> object:
+    return plugin
+
+
+def _guarded(code: str, doing: str, action: Callable[[], T]) -> T:
+    try:
+        return action()
+    except (KeyboardInterrupt, PluginError):
+        raise
+    except SystemExit as error:
+        raise PluginError("exited", f"{doing} called sys.exit({error.code!r})") from error
+    except BaseException as error:
+        raise PluginError(code, f"{doing} failed: {describe(error)}") from error
+
+
+def _check_name(candidate: Candidate, earlier: Sequence[Loaded]) -> None:
+    for other in earlier:
+        if candidate.distribution and normalized(other.record.name) == normalized(candidate.name):
+            raise PluginError(
+                "duplicate_name",
+                f"{_owner(other.record)} is loaded under the same name; "
+                f"block one of the two distributions with {DISABLE_VARIABLE}",
+            )
+
+
+def _check_ids(offer: Offer, earlier: Sequence[Loaded]) -> None:
+    taken = {key: other.record for other in earlier for key in other.offer.ids()}
+    own: set[tuple[Kind, str]] = set()
+    for kind, identifier in offer.ids():
+        if (kind, identifier) in own:
+            raise PluginError("duplicate_id", f"it offers the {kind} {identifier!r} twice")
+        own.add((kind, identifier))
+        if (kind, identifier) in taken:
+            owner = _owner(taken[kind, identifier])
+            raise PluginError(
+                "duplicate_id",
+                f"{owner} already offers the {kind} {identifier!r}; "
+                f"block one of the two with {DISABLE_VARIABLE}",
+            )
+
+
+def _check_hook(
+    manager: pluggy.PluginManager, plugin: object, name: str, known: Sequence[str]
+) -> None:
+    options = manager.parse_hookimpl_opts(plugin, name)
+    if options is None:
+        if name.startswith(_PREFIX) and inspect.isroutine(getattr(plugin, name)):
+            raise PluginError("unmarked_hook", f"{name} is not marked with @hookimpl")
+        return
+    hook = options.get("specname") or name
+    if hook not in known:
+        if options.get("optionalhook"):
+            return
+        similar = difflib.get_close_matches(hook, known, n=1)
+        hint = f"; did you mean {similar[0]}?" if similar else ""
+        raise PluginError("unknown_hook", f"{hook} is not a hook{hint}")
+    function = getattr(plugin, name)
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        _refuse_async(hook)
+    if options.get("wrapper") or options.get("hookwrapper"):
+        raise PluginError("invalid_hook", f"{hook} wraps the hook instead of implementing it")
+
+
+def _descriptors(
+    hook: str, results: list[object], kind: type[D], direction: Direction | None
+) -> tuple[D, ...]:
+    # pluggy leaves out None, the result of a function that forgot to return.
+    result = results[0] if results else None
+    if inspect.iscoroutine(result):
+        result.close()
+        _refuse_async(hook)
+    if hasattr(result, "__aiter__") or inspect.isawaitable(result):
+        _refuse_async(hook)
+    if not isinstance(result, Iterable) or isinstance(result, str | bytes):
+        found = type(result).__name__
+        raise _invalid(hook, f"returned {found}, not a list")
+    given = list(islice(result, MAX_DESCRIPTORS + 1))
+    if len(given) > MAX_DESCRIPTORS:
+        raise _invalid(hook, f"returned over {MAX_DESCRIPTORS} items")
+    return tuple(_descriptor(hook, value, kind, direction) for value in given)
+
+
+def _descriptor(hook: str, value: object, kind: type[D], direction: Direction | None) -> D:
+    if not isinstance(value, kind):
+        raise _invalid(hook, f"{type(value).__name__} is no {kind.__name__}")
+    # The constructors of msgspec check nothing: the types are checked by a round trip.
+    try:
+        checked: D = msgspec.convert(msgspec.to_builtins(value), kind)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise _invalid(hook, f"{value.id!r}: {error}") from error
+    _check_descriptor(hook, checked, direction)
+    return checked
+
+
+def _check_descriptor(hook: str, descriptor: Descriptor, direction: Direction | None) -> None:
+    identifier = descriptor.id
+    if _IDENTIFIER.fullmatch(identifier) is None or len(identifier) > MAX_ID:
+        raise _invalid(hook, f"the id {identifier!r} is not made of lower-case words and hyphens")
+    references = [descriptor.implementation]
+    if not isinstance(descriptor, PlatformTunnelDescriptor) and descriptor.settings is not None:
+        references.append(descriptor.settings)
+    for reference in references:
+        if _REFERENCE.fullmatch(reference) is None:
+            raise _invalid(hook, f"{identifier!r}: {reference!r} is not of the form module:Class")
+    if isinstance(descriptor, AdapterDescriptor) and descriptor.direction is not direction:
+        raise _invalid(hook, f"the direction of {identifier!r} is not {direction}")
+
+
+def _invalid(hook: str, reason: str) -> PluginError:
+    return PluginError("invalid_descriptor", f"{hook}: {reason}")
+
+
+def _refuse_async(hook: str) -> NoReturn:
+    raise PluginError("async_hook", f"{hook} is asynchronous; hooks return descriptors at once")
+
+
+def _record(
+    candidate: Candidate, status: PluginStatus, code: str = "", reason: str = ""
+) -> PluginRecord:
+    return PluginRecord(
+        name=candidate.name,
+        distribution=candidate.distribution,
+        version=candidate.version,
+        status=status,
+        module=candidate.value,
+        code=code,
+        reason=reason,
+    )
+
+
+def _not_installed(name: str) -> PluginRecord:
+    reason = f"{DISABLE_VARIABLE} names it, but no plugin has that name"
+    return PluginRecord(name, "", "", PluginStatus.BLOCKED, code="not_installed", reason=reason)
+
+
+def _owner(record: PluginRecord) -> str:
+    return f"{record.distribution} ({record.name})" if record.distribution else record.name
