@@ -11,7 +11,7 @@ from typing import NoReturn
 import anyio
 
 from turnlane.api.batch import Batch
-from turnlane.api.errors import SessionError, TransportError
+from turnlane.api.errors import SessionError, TransportError, TurnlaneError
 from turnlane.api.secrets import Secret
 from turnlane.api.stages import Stage
 from turnlane.net.dtls import (
@@ -83,7 +83,6 @@ class Lane:
         self.packets_received = 0
         self.too_large = 0
         self.stray = 0
-        self.farewell = ByeCode.LANE_CLOSED
         self._deliver = deliver
         self._on_stage = on_stage
         self._on_drain = on_drain
@@ -106,6 +105,8 @@ class Lane:
             self._path = path
             if path.relayed is not None:
                 self.relayed = f"{path.relayed[0]}:{path.relayed[1]}"
+            # A lane is cancelled with its session only; a failure is its own, and it may come back.
+            leaving = ByeCode.SESSION_CLOSED
             try:
                 if self.plan.security is not None:
                     await self._handshake(self.plan.security)
@@ -115,9 +116,12 @@ class Lane:
                 on_ready()
                 while True:
                     await self._turn()
+            except TurnlaneError:
+                leaving = ByeCode.LANE_CLOSED
+                raise
             finally:
                 self.ready = False
-                self._farewell(path)
+                self._farewell(path, leaving)
                 self._path = None
 
     def send(self, batch: Batch, start: int, stop: int) -> None:
@@ -308,13 +312,13 @@ class Lane:
             return Stage.DTLS_HANDSHAKE
         return Stage.FORWARDING_LOOP if self.ready else Stage.SESSION_HELLO
 
-    def _farewell(self, path: RelayedPath) -> None:
+    def _farewell(self, path: RelayedPath, code: ByeCode) -> None:
         """Tell the server, as far as the path still carries; it finds out by itself otherwise."""
         association = self._association
         if association is None:
             return
         if self._protocol is not None:
-            self._protocol.leave(self.farewell)
+            self._protocol.leave(code)
             for record in self._protocol.records_to_send():
                 path.send(association.encrypt(record))
         association.close()

@@ -21,7 +21,6 @@ from turnlane.api import (
 from turnlane.net.relayed_path import PathSettings
 from turnlane.net.udp import SocketContext
 from turnlane.plugins.manager import PluginManager
-from turnlane.proto.frames import ByeCode
 from turnlane.proto.hello import token_key
 from turnlane.relay.lane import Lane, LanePlan, Security
 from turnlane.relay.membership import Membership
@@ -111,7 +110,6 @@ class ClientSession:
 
     def stop(self) -> None:
         """End the session in order; `ended` is set when everything is released."""
-        self._leave_for_good()
         self._scope.cancel()
 
     async def run(self) -> None:
@@ -287,15 +285,8 @@ class ClientSession:
         """End the session with its first failure; the other tasks are cancelled."""
         if self.error is None:
             self.error = error
-        self._leave_for_good()
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
-
-    def _leave_for_good(self) -> None:
-        """Have the lanes tell the server that nobody comes back, so that it keeps nothing."""
-        for slot in self.lanes:
-            if slot.lane is not None:
-                slot.lane.farewell = ByeCode.SESSION_CLOSED
 
     def _enter(self, stage: Stage) -> None:
         """Tell a stage of the startup, once, in the order of the stages."""
