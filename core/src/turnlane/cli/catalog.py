@@ -1,0 +1,138 @@
+"""`turnlane providers | adapters | pairs | plugins`: what is installed, and what became of it."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from turnlane.cli import options
+
+if TYPE_CHECKING:
+    from turnlane.api import AdapterDescriptor, ProviderDescriptor
+    from turnlane.plugins.loader import Kind
+    from turnlane.plugins.manager import PluginManager
+
+providers = typer.Typer(rich_markup_mode=None, add_completion=False)
+adapters = typer.Typer(rich_markup_mode=None, add_completion=False)
+pairs = typer.Typer(rich_markup_mode=None, add_completion=False)
+plugins = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@providers.callback()
+def providers_group() -> None:
+    """List the providers that are installed, or show one."""
+
+
+@providers.command("list")
+def list_providers(json: options.Json = False) -> None:
+    """List the providers that are installed."""
+    from turnlane.cli.output import write_json, write_table
+    from turnlane.plugins.loader import Kind
+
+    manager = _manager()
+    found = manager.providers().values()
+    if json:
+        write_json([_told(manager, Kind.PROVIDER, one) for one in found])
+        return
+    rows = [(one.id, one.title, ", ".join(one.input_kinds), one.stability) for one in found]
+    write_table(("ID", "TITLE", "TAKES", "STABILITY"), rows, empty="No provider is installed.")
+
+
+@providers.command("show")
+def show_provider(
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="As `providers list` names it.")],
+    json: options.Json = False,
+) -> None:
+    """Show what one provider takes, needs and can do."""
+    from turnlane.cli.output import write_fields, write_json
+    from turnlane.plugins.loader import Kind
+
+    manager = _manager()
+    told = _told(manager, Kind.PROVIDER, manager.provider(identifier))
+    if json:
+        write_json(told)
+    else:
+        write_fields({**told, **told.pop("capabilities")})
+
+
+@adapters.callback()
+def adapters_group() -> None:
+    """List the local and upstream ends that are installed."""
+
+
+@adapters.command("list")
+def list_adapters(json: options.Json = False) -> None:
+    """List the local ends (ingress) and upstream ends (egress) that are installed."""
+    from turnlane.cli.output import write_json, write_table
+    from turnlane.plugins.loader import Kind
+
+    manager = _manager()
+    found = [(Kind.INGRESS, one) for one in manager.ingress_adapters().values()]
+    found += [(Kind.EGRESS, one) for one in manager.egress_adapters().values()]
+    if json:
+        write_json([_told(manager, kind, one) for kind, one in found])
+        return
+    rows = [(one.id, one.direction, one.traffic, one.title, one.stability) for _, one in found]
+    columns = ("ID", "DIRECTION", "TRAFFIC", "TITLE", "STABILITY")
+    write_table(columns, rows, empty="No adapter is installed.")
+
+
+@pairs.command()
+def list_pairs(json: options.Json = False) -> None:
+    """List the combinations of local and upstream end that are supported."""
+    from msgspec import to_builtins
+
+    from turnlane.cli.output import write_json, write_table
+
+    found = _manager().pairs()
+    if json:
+        write_json(to_builtins(found))
+        return
+    rows = [(pair.ingress, pair.egress, pair.traffic) for pair in found]
+    write_table(("INGRESS", "EGRESS", "TRAFFIC"), rows, empty="No pair is supported.")
+
+
+@plugins.callback()
+def plugins_group() -> None:
+    """List every plugin that was found, with what became of it."""
+
+
+@plugins.command("list")
+def list_plugins(json: options.Json = False) -> None:
+    """List every plugin that was found: loaded, blocked, incompatible or failed, and why."""
+    from msgspec import to_builtins
+
+    from turnlane.cli.output import write_json, write_table
+
+    records = _manager(hint=False).records
+    if json:
+        write_json(to_builtins(records))
+        return
+    rows = [
+        (one.name, f"{one.distribution} {one.version}".strip(), one.status, one.reason)
+        for one in records
+    ]
+    write_table(("PLUGIN", "DISTRIBUTION", "STATUS", "REASON"), rows, empty="No plugin was found.")
+
+
+def _manager(*, hint: bool = True) -> "PluginManager":
+    """Return what is installed; with `hint`, say on standard error that a list is not complete."""
+    from turnlane.plugins.manager import PluginManager
+    from turnlane.plugins.records import PluginStatus
+
+    manager = PluginManager.load()
+    missing = sum(record.status is not PluginStatus.LOADED for record in manager.records)
+    if hint and missing:
+        told = "1 plugin is" if missing == 1 else f"{missing} plugins are"
+        sys.stderr.write(f"{told} not loaded: see `turnlane plugins list`\n")
+    return manager
+
+
+def _told(
+    manager: "PluginManager", kind: "Kind", descriptor: "ProviderDescriptor | AdapterDescriptor"
+) -> dict[str, Any]:
+    from msgspec import to_builtins
+
+    record = manager.owner(kind, descriptor.id)
+    told: dict[str, Any] = to_builtins(descriptor)
+    return {**told, "distribution": record.distribution, "version": record.version}

@@ -1,0 +1,79 @@
+"""Runs the host for a command: starts what a profile says, announces it, ends it in order."""
+
+import sys
+from collections.abc import Callable
+
+import anyio
+
+from turnlane.api import PolicyError, Resolution
+from turnlane.cli.challenges import TerminalChallenges
+from turnlane.cli.events import EventLog
+from turnlane.cli.failures import staged
+from turnlane.cli.lifecycle import run_once, run_until_stopped
+from turnlane.plugins.manager import PluginManager
+from turnlane.runtime.host import ClientHandle, Host, ServerHandle
+from turnlane.runtime.profiles import ClientProfile, ProviderProfile, ServerProfile
+
+
+def run_client(profile: ClientProfile, announce: Callable[[ClientHandle], None]) -> None:
+    """Run a client session until it is stopped; raises the failure that ended it."""
+    log = EventLog(
+        runtime="client",
+        provider=profile.provider.provider,
+        turn_mode=profile.transport or "auto",
+        peer_mode=profile.mode,
+    )
+    challenges = _challenges(profile.provider)
+
+    async def run() -> None:
+        with staged(log.current_stage):
+            async with Host(PluginManager.load(), challenges=challenges, on_event=log) as host:
+                await run_until_stopped(
+                    lambda: host.start_client(profile), announce, log.current_stage
+                )
+
+    anyio.run(run)
+
+
+def run_server(profile: ServerProfile, announce: Callable[[ServerHandle], None]) -> None:
+    """Run a tunnel server until it is stopped; raises the failure that ended it."""
+    log = EventLog(runtime="server", peer_mode="turnlane/1")
+
+    async def run() -> None:
+        with staged(log.current_stage):
+            async with Host(PluginManager.load(), on_event=log) as host:
+                await run_until_stopped(
+                    lambda: host.start_server(profile), announce, log.current_stage
+                )
+
+    anyio.run(run)
+
+
+def run_probe(profile: ProviderProfile) -> Resolution:
+    """Resolve a link and return what came of it; raises the provider's failure."""
+    log = EventLog(runtime="probe", provider=profile.provider)
+    challenges = _challenges(profile)
+
+    async def run() -> Resolution:
+        with staged(log.current_stage):
+            async with Host(PluginManager.load(), challenges=challenges, on_event=log) as host:
+                return await run_once(lambda: host.probe(profile), log.current_stage)
+
+    return anyio.run(run)
+
+
+def _challenges(profile: ProviderProfile) -> TerminalChallenges | None:
+    """Return the terminal as the place to ask, where the operator allowed that.
+
+    Raises `PolicyError` where there is nobody to ask.
+    """
+    if not profile.interactive:
+        return None
+    try:
+        return TerminalChallenges(sys.stderr, sys.stdin.fileno())
+    except (AttributeError, OSError, ValueError):
+        raise PolicyError(
+            "no_input",
+            "--interactive-provider needs a standard input to read answers from",
+            "run it in a terminal, or leave the option out",
+        ) from None
