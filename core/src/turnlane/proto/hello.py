@@ -175,11 +175,12 @@ class Welcome:
 
     terms: WelcomeTerms
     session_secret: Secret[bytes] | None
-    raw: bytes = field(repr=False)
+    raw: Secret[bytes]
 
     def answers(self, hello: bytes, exporter: bytes, token: Secret[bytes] | None) -> bool:
         """Whether its maker holds `token` and answers exactly this hello on this association."""
-        body, proof = self.raw[:-_PROOF_SIZE], self.raw[-_PROOF_SIZE:]
+        raw = self.raw.reveal()
+        body, proof = raw[:-_PROOF_SIZE], raw[-_PROOF_SIZE:]
         expected = _proof(_key(token), _SERVER_ROLE, exporter, hello, body)
         return hmac.compare_digest(proof, expected)
 
@@ -349,7 +350,7 @@ def _parse_welcome_untrusted(body: bytes, raw: bytes) -> Welcome:
     if not max_datagram or not idle_ms:
         raise SessionProtocolError("a welcome that grants nothing")
     terms = WelcomeTerms(max_datagram, idle_ms / 1000, features)
-    return Welcome(terms, Secret(secret) if has_secret else None, raw)
+    return Welcome(terms, Secret(secret) if has_secret else None, Secret(raw))
 
 
 def _parse_reject_untrusted(body: bytes, version: int) -> Reject:

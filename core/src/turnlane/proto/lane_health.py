@@ -117,7 +117,7 @@ class LaneHealth:
         self.stale_pongs = 0
         self.dropped_pongs = 0
         self._last_heard = now
-        self._last_ping = now - settings.quiet_interval if ping_at_once else now
+        self._last_ping = now - settings.busy_interval if ping_at_once else now
         self._ping_wanted = ping_at_once
         self._unanswered = 0
         self._enough_unanswered_at = now

@@ -29,8 +29,8 @@ from turnlane.proto.lane_events import (
 from turnlane.proto.lane_health import SERVER_HEALTH, HealthSettings, LaneHealth
 from turnlane.proto.refusals import Refusal, RejectCode
 
-LINGER: Final = 3.0
-"""Seconds for which a refusal is said again to the same hello."""
+LINGER: Final = 10.0
+"""Seconds for which a refusal is said again to the same hello: as long as a client asks."""
 
 MAX_OUTGOING: Final = 8
 """Answers that wait to be sent; the client repeats its hello for those beyond."""
