@@ -106,7 +106,9 @@ class TurnClient:
     is asked for in seconds; the relay decides. `permission_lifetime` and `channel_lifetime` are
     fixed by the RFC and differ only in laboratories.
 
-    Once `finished`, a client stays so; another attempt takes another client.
+    Once `finished`, a client stays so, and another attempt takes another client; what it still has
+    to send then is a last word to the relay. `Deallocated` follows every `close`, whatever came
+    before it.
     """
 
     def __init__(
@@ -181,7 +183,7 @@ class TurnClient:
     def close(self, now: float) -> None:
         """Give the allocation back; `Deallocated` follows in 1.5 s (2 s over TCP) at the latest.
 
-        Does nothing when the client is closing already or has finished.
+        It follows at once where there is nothing to give back. A second call does nothing.
         """
         if (self.state, Step.CLOSE) not in TRANSITIONS:
             return

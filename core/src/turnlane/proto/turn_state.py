@@ -35,6 +35,7 @@ TRANSITIONS: Mapping[tuple[AllocationState, Step], AllocationState] = {
     (AllocationState.ALLOCATED, Step.FAIL): AllocationState.FAILED,
     (AllocationState.ALLOCATED, Step.CLOSE): AllocationState.CLOSING,
     (AllocationState.CLOSING, Step.RELEASE): AllocationState.CLOSED,
+    (AllocationState.FAILED, Step.CLOSE): AllocationState.CLOSED,
 }
 
 
