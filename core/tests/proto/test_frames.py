@@ -198,5 +198,21 @@ def test_kinds_and_types_of_later_versions_are_named_not_refused(
     assert parse_untrusted(bytes.fromhex(record)) == frame
 
 
+def test_the_numbers_of_kinds_and_of_byes_are_fixed() -> None:
+    assert {kind.name: int(kind) for kind in FrameKind} == {
+        "DATAGRAM": 0x10,
+        "STREAM": 0x20,
+        "CONTROL": 0x30,
+    }
+    assert {code.name: int(code) for code in ByeCode} == {
+        "LANE_CLOSED": 1,
+        "SESSION_CLOSED": 2,
+        "SHUTDOWN": 3,
+        "LANE_REPLACED": 4,
+        "IDLE": 5,
+        "LANE_DEAD": 6,
+    }
+
+
 def test_no_frame_begins_like_a_handshake_message() -> None:
     assert ord("t") not in set(FrameKind)

@@ -146,6 +146,14 @@ def test_a_server_that_cannot_prove_the_token_is_left(
     assert client.get_timer() is None
 
 
+@pytest.mark.parametrize("code", ["hello_timeout", "server_proof_mismatch", "protocol_violation"])
+def test_every_failure_tells_its_stage_and_what_to_do(code: str) -> None:
+    error = LaneFailed(code).error()
+    assert (error.stage, error.code) == (Stage.SESSION_HELLO, code)
+    assert error.message
+    assert error.advice
+
+
 def test_a_welcome_to_another_hello_proves_nothing() -> None:
     other = build_hello(
         HelloParameters(bytes(16), 1, 2), exporter=EXPORTER, token=TOKEN, session_secret=None

@@ -465,6 +465,12 @@ def test_the_transitions_name_every_state_and_reach_it() -> None:
     assert set().union(*TRANSITIONS.values()) == set(ServerState) - {ServerState.IDLE}
 
 
+def test_a_lane_starts_once() -> None:
+    server = waiting()
+    with pytest.raises(RuntimeError, match="does not become"):
+        server.start(1.0)
+
+
 def test_an_exporter_of_the_wrong_size_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         LaneServer(exporter=b"", token=TOKEN, directory=Directory(), terms=TERMS)

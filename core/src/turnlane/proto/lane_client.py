@@ -110,13 +110,13 @@ class LaneClient:
             self._control.health.note_alive(now)
         else:
             self._control.receive(record, now)
-            self._follow_control()
+            self._follow(self._control)
 
     def leave(self, code: ByeCode = ByeCode.LANE_CLOSED) -> None:
         """Say bye on an established lane; before that, only stop. A lane that ended stays so."""
         if self._control is not None:
             self._control.leave(code)
-            self._follow_control()
+            self._follow(self._control)
         elif ClientState.ENDED in TRANSITIONS[self.state]:
             self._outgoing.clear()
             self._become(ClientState.ENDED)
@@ -142,7 +142,7 @@ class LaneClient:
                 self._say_hello(now)
         elif self._control is not None:
             self._control.handle_timer(now)
-            self._follow_control()
+            self._follow(self._control)
 
     def next_event(self) -> ClientEvent | None:
         """Give up the next event, or None."""
@@ -190,12 +190,10 @@ class LaneClient:
         self._control = LaneControl(self._settings, self.statistics, now, ping_at_once=True)
         self._events.append(LaneEstablished(terms, welcome.session_secret))
 
-    def _follow_control(self) -> None:
-        if self._control is None:
-            return
-        while (event := self._control.next_event()) is not None:
+    def _follow(self, control: LaneControl) -> None:
+        while (event := control.next_event()) is not None:
             self._events.append(event)
-        if self._control.ended and self.state is ClientState.ESTABLISHED:
+        if control.ended and self.state is ClientState.ESTABLISHED:
             self._become(ClientState.ENDED)
 
     def _fail(self, code: str) -> None:

@@ -61,10 +61,7 @@ class LaneControl:
         self._events: deque[PeerDraining | PeerLeft | LaneDead] = deque()
 
     def receive(self, record: Record, now: float) -> None:
-        """Take one record that is no payload; what it cannot use is counted and ignored."""
-        if self.ended:
-            self._statistics.unexpected += 1
-            return
+        """Take one record of a lane that has not ended; count and ignore what is of no use."""
         self.health.note_alive(now)
         try:
             frame = parse_untrusted(record)

@@ -140,7 +140,7 @@ class LaneServer:
             self._control.health.note_alive(now)
         else:
             self._control.receive(record, now)
-            self._follow_control()
+            self._follow(self._control)
 
     def drain(self, deadline: float, now: float) -> None:
         """Tell the client, until it leaves, that the server ends at `deadline`."""
@@ -152,7 +152,7 @@ class LaneServer:
         if self._control is not None:
             self._outgoing.clear()
             self._control.leave(code)
-            self._follow_control()
+            self._follow(self._control)
         elif ServerState.ENDED in TRANSITIONS[self.state]:
             self._outgoing.clear()
             self._become(ServerState.ENDED)
@@ -179,7 +179,7 @@ class LaneServer:
             self._events.append(LaneReleased())
         elif self._control is not None:
             self._control.handle_timer(now)
-            self._follow_control()
+            self._follow(self._control)
 
     def next_event(self) -> ServerEvent | None:
         """Give up the next event, or None."""
@@ -288,15 +288,13 @@ class LaneServer:
         else:
             self.statistics.unexpected += 1
 
-    def _follow_control(self) -> None:
-        if self._control is None:
-            return
-        while (event := self._control.next_event()) is not None:
+    def _follow(self, control: LaneControl) -> None:
+        while (event := control.next_event()) is not None:
             if isinstance(event, PeerDraining):
                 self.statistics.unexpected += 1
             else:
                 self._events.append(event)
-        if self._control.ended and self.state is ServerState.ESTABLISHED:
+        if control.ended and self.state is ServerState.ESTABLISHED:
             self._become(ServerState.ENDED)
 
     def _become(self, state: ServerState) -> None:
