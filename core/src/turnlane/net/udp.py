@@ -46,10 +46,10 @@ class PeerTable:
             _, oldest = self._flows.popitem(last=False)
             del self._addresses[oldest]
             self.evicted += 1
-        flow = self._next
-        self._next = flow % MAX_FLOW + 1
         while self._next in self._addresses:
             self._next = self._next % MAX_FLOW + 1
+        flow = self._next
+        self._next = flow % MAX_FLOW + 1
         self._flows[address] = flow
         self._addresses[flow] = address
         return flow

@@ -1,0 +1,168 @@
+"""Batched UDP sockets, on real loopback sockets and both backends."""
+
+import socket
+
+import anyio
+import pytest
+
+from turnlane.api import AdapterError, Batch, Stage
+from turnlane.net.udp import (
+    MAX_FLOW,
+    BoundUdpSocket,
+    ListeningUdpSocket,
+    PeerTable,
+    SocketContext,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_replies_reach_the_peer_that_a_flow_names(host: str) -> None:
+    context = SocketContext()
+    bound = await context.bind_udp(host, 0)
+    peers = [await context.connect_udp(*bound.local_address, flow=9) for _ in range(2)]
+    batch, outgoing = Batch(), Batch()
+    try:
+        for number, peer in enumerate(peers):
+            outgoing.clear()
+            outgoing.append(b"from %d" % number)
+            assert peer.send(outgoing) == 1
+        received: dict[int, bytes] = {}
+        with anyio.fail_after(5):
+            while len(received) < 2:
+                await bound.receive(batch)
+                received |= {batch.flows[i]: bytes(batch.packet(i)) for i in range(len(batch))}
+        outgoing.clear()
+        for flow, text in received.items():
+            outgoing.append(b"to " + text, flow)
+        assert bound.send(outgoing) == 2
+        for number, peer in enumerate(peers):
+            with anyio.fail_after(5):
+                await peer.receive(batch)
+            assert (bytes(batch.packet(0)), batch.flows[0]) == (b"to from %d" % number, 9)
+    finally:
+        for opened in (bound, *peers):
+            opened.close()
+
+
+async def test_many_datagrams_arrive_in_one_batch_empty_and_large_ones_too() -> None:
+    context = SocketContext()
+    bound = await context.bind_udp("127.0.0.1", 0)
+    peer = await context.connect_udp(*bound.local_address, flow=1)
+    sizes = [0, 1, 1200, 65_507, 3]
+    outgoing, batch = Batch(), Batch()
+    try:
+        for size in sizes:
+            assert outgoing.append(bytes(size))
+        assert peer.send(outgoing) == len(sizes)
+        with anyio.fail_after(5):
+            await bound.receive(batch)
+        assert [len(packet) for packet in batch] == sizes
+    finally:
+        bound.close()
+        peer.close()
+
+
+async def test_closing_ends_a_receive_that_waits() -> None:
+    bound = await SocketContext().bind_udp("127.0.0.1", 0)
+    ended = anyio.Event()
+
+    async def wait() -> None:
+        with pytest.raises(anyio.ClosedResourceError):
+            await bound.receive(Batch())
+        ended.set()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            bound.close()
+            bound.close()
+    assert ended.is_set()
+
+
+async def test_a_peer_that_refuses_does_not_break_the_socket() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
+        gone.bind(("127.0.0.1", 0))
+        address = gone.getsockname()
+    connected = await SocketContext().connect_udp(*address, flow=1)
+    batch = Batch()
+    batch.append(b"x")
+    try:
+        connected.send(batch)  # the ICMP answer to this is the error of a later call
+        with anyio.move_on_after(0.2):
+            await connected.receive(Batch())
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as back:
+            back.bind(address)
+            back.connect(connected.local_address)
+            back.send(b"here again")
+            with anyio.fail_after(5):
+                await connected.receive(batch)
+        assert bytes(batch.packet(0)) == b"here again"
+    finally:
+        connected.close()
+
+
+async def test_errors_name_the_stage_and_what_to_do() -> None:
+    context = SocketContext()
+    bound = await context.bind_udp("127.0.0.1", 0)
+    try:
+        with pytest.raises(AdapterError) as caught:
+            await context.bind_udp(*bound.local_address)
+        assert (caught.value.stage, caught.value.code) == (Stage.LOCAL_BIND, "local_bind_failed")
+        assert caught.value.advice
+    finally:
+        bound.close()
+    with pytest.raises(AdapterError) as caught:
+        await context.connect_udp("no-such-host.invalid", 1, flow=1)
+    assert (caught.value.stage, caught.value.code) == (
+        Stage.UPSTREAM_DIAL,
+        "upstream_name_unresolved",
+    )
+
+
+async def test_a_listening_socket_returns_sources_and_answers_them() -> None:
+    listening = await ListeningUdpSocket.bind("127.0.0.1", 0)
+    peer = await SocketContext().connect_udp(*listening.local_address, flow=1)
+    batch = Batch()
+    batch.append(b"hello")
+    try:
+        peer.send(batch)
+        with anyio.fail_after(5):
+            ((data, source),) = await listening.receive()
+            assert (data, source) == (b"hello", peer.local_address)
+            listening.send(b"welcome", source)
+            await peer.receive(batch)
+        assert bytes(batch.packet(0)) == b"welcome"
+    finally:
+        listening.close()
+        peer.close()
+
+
+def test_peers_keep_their_number_and_forgotten_ones_are_not_mixed_up() -> None:
+    table = PeerTable(limit=2)
+    first, second = table.flow(("a", 1)), table.flow(("b", 1))
+    assert table.flow(("a", 1)) == first != second
+    third = table.flow(("c", 1))
+    assert table.address(second) is None
+    assert table.flow(("b", 1)) not in (first, second, third)
+    assert (len(table), table.evicted) == (2, 2)
+
+
+def test_numbers_wrap_within_24_bits_and_skip_those_in_use() -> None:
+    table = PeerTable(limit=3)
+    table._next = MAX_FLOW
+    assert table.flow(("a", 1)) == MAX_FLOW
+    assert table.flow(("b", 1)) == 1
+    table._next = 1
+    assert table.flow(("c", 1)) not in (1, MAX_FLOW)
+
+
+def test_a_flow_without_a_peer_is_dropped_and_counted() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        bound = BoundUdpSocket(opened)
+        batch = Batch()
+        batch.append(b"x", 77)
+        assert bound.send(batch) == 0
+        assert bound.dropped == 1
