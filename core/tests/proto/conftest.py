@@ -152,7 +152,7 @@ class HonestRelay:
     """A TURN server for one client on a simulated network, as RFC 8656 has it.
 
     `lapses` counts what it refused to pass or let expire; a client that keeps its things fresh
-    never adds to it.
+    never adds to it. `releases` counts the requests to delete an allocation that arrived.
     """
 
     place: Place = "relay"
@@ -170,6 +170,7 @@ class HonestRelay:
         self.allocations: dict[Place, Allocation] = {}
         self.lapses: Counter[str] = Counter()
         self.handled: Counter[Method] = Counter()
+        self.releases = 0
         self._random = Random(seed)
         self._max_lifetime = max_lifetime
         self._permission_lifetime = permission_lifetime
@@ -202,6 +203,7 @@ class HonestRelay:
                 self._relay_indication(message, source)
             else:
                 # A repeated request gets the same answer (RFC 8489, section 6.3.1).
+                self.releases += message.attributes.get("LIFETIME") == 0
                 answer = self._answers.get(message.transaction_id)
                 if answer is None:
                     answer = self._answer(message, source, now)
