@@ -1,0 +1,1 @@
+"""The local ends of a tunnel: udp."""
