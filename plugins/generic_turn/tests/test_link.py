@@ -89,7 +89,7 @@ REFUSED = {
     "generic-turn://@h": "missing_username",
     "generic-turn://u@h": "missing_password",
     "generic-turn://u:@h": "missing_password",
-    "generic-turn+rest://h": "missing_username",
+    "generic-turn+rest://h": "missing_password",
     "generic-turn+rest://label@h": "missing_password",
     "generic-turn+rest://label:@h": "missing_password",
     "generic-turn+rest://@h": "missing_password",
@@ -159,7 +159,7 @@ REFUSED = {
     "generic-turn://u:p%00@h": "invalid_password",
     "generic-turn://u:p%C2%85@h": "invalid_password",
     "generic-turn://" + "u" * 509 + ":p@h": "username_too_long",
-    "generic-turn+rest://" + "u" * 497 + ":p@h": "username_too_long",
+    "generic-turn+rest://" + "u" * 498 + ":p@h": "username_too_long",
     "generic-turn://u:" + "p" * MAX_LINK + "@h": "link_too_long",
 }
 
@@ -178,7 +178,7 @@ def test_a_malformed_link_is_refused_with_the_part_named(text: str, code: str) -
 
 def test_the_longest_user_name_that_turn_can_carry_is_taken() -> None:
     assert isinstance(parsed("generic-turn://" + "u" * 508 + ":p@h"), StaticLink)
-    assert isinstance(parsed("generic-turn+rest://" + "u" * 496 + ":p@h"), RestLink)
+    assert isinstance(parsed("generic-turn+rest://" + "u" * 497 + ":p@h"), RestLink)
 
 
 def test_an_unknown_parameter_is_named_when_it_is_a_word_and_hidden_when_it_may_be_a_secret() -> (

@@ -33,8 +33,8 @@ MAX_LINK = 8192
 MAX_USERNAME = 508
 """Bytes of a USERNAME attribute (RFC 8489, section 14.3)."""
 
-MINTED_PREFIX = 12
-"""Bytes that minting puts before a label, at most: the time and a colon."""
+MINTED_PREFIX = 11
+"""Bytes that minting puts before a label: ten digits and a colon."""
 
 _COMMON = ("transport", "server_name")
 _ENCODE = "write : as %3A, @ as %40, / as %2F, ? as %3F, # as %23, % as %25"
@@ -138,7 +138,7 @@ def _split_authority(authority: str, tail: str, *, rest_link: bool) -> tuple[str
             "begins is not certain",
             _ENCODE,
         )
-    if not at or (not user and not rest_link):
+    if not rest_link and not (at and user):
         raise _refusal("missing_username", "the link has no user name", form)
     if not colon or not password:
         raise _refusal("missing_password", f"the link has no {password_name}", form)
