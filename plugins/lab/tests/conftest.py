@@ -1,12 +1,15 @@
-"""Shared by the lab's tests: both backends, and a dialogue with the relay's machine."""
+"""Shared by the lab's tests: both backends, a dialogue with the machine, a live client."""
 
+import socket
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import Any
+from typing import Any, Self, TypeVar
 
+import anyio
 import pytest
 
 from turnlane.api import RelayTransport, Secret
+from turnlane.net.system import family_of
 from turnlane.proto.stun import (
     Address,
     MessageClass,
@@ -16,13 +19,17 @@ from turnlane.proto.stun import (
     long_term_key,
     parse_untrusted,
 )
+from turnlane.proto.turn_client import DataReceived, TurnClient, TurnEvent
 from turnlane_lab.allocations import Allocation, FiveTuple
 from turnlane_lab.config import RelayConfig
 from turnlane_lab.faults import Faults
+from turnlane_lab.relay import Relay
 from turnlane_lab.relay_commands import CloseRelay, OpenRelay, SendToClient
 from turnlane_lab.relay_machine import RelayMachine
 
 UDP = 17 << 24
+
+Event = TypeVar("Event", bound=TurnEvent)
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -217,3 +224,110 @@ class Dialogue:
 def dialogue() -> Callable[..., Dialogue]:
     """Make a dialogue; its arguments are settings of the relay."""
     return Dialogue
+
+
+class LiveClient:
+    """A TURN client on a socket of its own, moved on only while a test waits for something."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        transport: RelayTransport = RelayTransport.UDP,
+        *,
+        username: str = "ada",
+        password: str = "swordfish",
+        host: str | None = None,
+        **settings: Any,
+    ) -> None:
+        self.endpoint = relay.endpoint(transport, host=host)
+        self.reliable = transport is RelayTransport.TCP
+        self.passed: list[TurnEvent] = []
+        self.ended = False
+        kind = socket.SOCK_STREAM if self.reliable else socket.SOCK_DGRAM
+        self.socket = socket.socket(family_of(self.endpoint.host), kind)
+        self.machine = TurnClient(
+            username,
+            password,
+            reliable=self.reliable,
+            random_bytes=Random(id(self)).randbytes,
+            **settings,
+        )
+
+    def __enter__(self) -> Self:
+        # Loopback connects at once, also while the relay in this very thread does not accept yet.
+        self.socket.connect((self.endpoint.host, self.endpoint.port))
+        self.socket.setblocking(False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    @property
+    def address(self) -> Address:
+        host, port = self.socket.getsockname()[:2]
+        return host, port
+
+    def start(self, *peers: Address) -> None:
+        """Ask for an allocation, and for a channel to each of `peers`."""
+        now = anyio.current_time()
+        self.machine.start(now)
+        for host, port in peers:
+            self.machine.add_peer(host, port, now)
+        self.flush()
+
+    def send(self, peer: Address, *payloads: bytes) -> None:
+        """Send payloads to a peer."""
+        for payload in payloads:
+            self.socket.send(self.machine.wrap(peer, payload))
+
+    async def until(self, kind: type[Event], *, timeout: float = 10.0) -> Event:
+        """Wait for an event of `kind`; others are kept in `passed`."""
+        with anyio.fail_after(timeout):
+            while True:
+                while (event := self.machine.next_event()) is not None:
+                    if isinstance(event, kind):
+                        return event
+                    self.passed.append(event)
+                await self.step()
+
+    async def payload(self, *, timeout: float = 10.0) -> bytes:
+        """Wait for the next payload of any peer."""
+        return (await self.until(DataReceived, timeout=timeout)).payload
+
+    async def end(self, *, timeout: float = 10.0) -> None:
+        """Wait until the relay closes the connection."""
+        with anyio.fail_after(timeout):
+            while not self.ended:
+                await self.step()
+
+    def flush(self) -> None:
+        for message in self.machine.datagrams_to_send():
+            self.socket.send(message)
+
+    async def step(self) -> None:
+        self.flush()
+        timer = self.machine.get_timer()
+        with anyio.CancelScope(deadline=float("inf") if timer is None else timer):
+            await anyio.wait_readable(self.socket)
+        now = anyio.current_time()
+        try:
+            data = self.socket.recv(65_536)
+        except BlockingIOError:
+            pass
+        else:
+            if not self.reliable:
+                self.machine.receive_datagram(data, now)
+            elif data:
+                self.machine.receive_stream(data, now)
+            else:
+                self.ended = True
+        timer = self.machine.get_timer()
+        if timer is not None and timer <= now:
+            self.machine.handle_timer(now)
+        self.flush()
+
+
+@pytest.fixture
+def live_client() -> type[LiveClient]:
+    """Make a live client: `with live_client(relay, transport) as client`."""
+    return LiveClient

@@ -63,11 +63,23 @@ class RelayConfig:
         for name in ("udp_port", "tcp_port"):
             if not 0 <= getattr(self, name) <= 65_535:
                 raise ValueError(f"{name}: not from 0 to 65535")
-        for name in ("default_lifetime", "permission_lifetime", "channel_lifetime"):
+        for name in (
+            "default_lifetime",
+            "permission_lifetime",
+            "channel_lifetime",
+            "nonce_lifetime",
+        ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: not above 0")
-        if self.nonce_lifetime <= 0:
-            raise ValueError("nonce_lifetime: not above 0")
+        for name in (
+            "max_allocations",
+            "max_allocations_per_user",
+            "max_connections",
+            "max_permissions",
+            "max_channels",
+        ):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: below 0")
         if self.max_lifetime < self.default_lifetime:
             raise ValueError("max_lifetime: below default_lifetime")
         for network in self.denied_peers:
