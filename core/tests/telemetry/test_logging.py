@@ -214,6 +214,17 @@ def test_the_level_decides_what_is_written(stream: io.StringIO) -> None:
     assert line.endswith("error   lane_lost session_id=s1 lane=1")
 
 
+def test_structures_that_json_cannot_hold_are_shown_as_text() -> None:
+    endless: list[object] = []
+    endless.append(endless)
+
+    entry = as_json(record(keys={("a", 1): 2}, secret_key={Secret("hunter22"): 1}, loop=endless))
+
+    assert entry["keys"] == "{('a', 1): 2}"
+    assert entry["secret_key"] == {"***": 1}
+    assert entry["loop"] == "[[...]]"
+
+
 def test_configuring_again_replaces_the_handler(stream: io.StringIO) -> None:
     first = io.StringIO()
     configure("console", "info", first)
