@@ -150,6 +150,10 @@ class Host:
         self._tasks.cancel_scope.cancel()
         try:
             return await self._tasks.__aexit__(kind, error, traceback)
+        except BaseExceptionGroup as group:
+            if error is not None and group.exceptions == (error,):
+                return False  # what the block raised is the caller's, and reaches it as it was
+            raise
         finally:
             self._tasks = None
 
