@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import anyio
 
-from turnlane.api import Credentials, RelayEndpoint, Stage, TransportError
+from turnlane.api.credentials import Credentials, RelayEndpoint
+from turnlane.api.errors import TransportError
+from turnlane.api.stages import Stage
 from turnlane.net.relay_wire import RelayWire, dial
 from turnlane.net.system import is_address, plain_address, resolve
 from turnlane.proto import turn_client as turn
@@ -73,7 +75,6 @@ class RelayedPath:
         self._scope: anyio.CancelScope | None = None
         self.relayed: tuple[str, int] | None = None
         self.permitted = False
-        self.released = False
         self.alternate: tuple[str, int] | None = None
 
     @property
@@ -145,7 +146,7 @@ class RelayedPath:
         """Delete the allocation at the relay, as far as it still listens."""
         self._client.close(anyio.current_time())
         try:
-            await self._until(lambda: self.released, Stage.SHUTDOWN, RELEASE_TIMEOUT)
+            await self._until(lambda: self._client.finished, Stage.SHUTDOWN, RELEASE_TIMEOUT)
         except TransportError:
             return
 
@@ -188,8 +189,6 @@ class RelayedPath:
                 self.permitted = True
             elif isinstance(event, turn.AlternateServer):
                 self.alternate = event.address
-            elif isinstance(event, turn.Deallocated):
-                self.released = True
             elif isinstance(event, turn.AllocationFailed):
                 raise refusal(Stage.TURN_ALLOCATE, event.code, event.reason)
             elif isinstance(event, turn.PeerRefused):
