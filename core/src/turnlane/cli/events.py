@@ -33,8 +33,8 @@ class EventLog:
     that was reached: where a failure that names none belongs.
     """
 
-    def __init__(self, **fields: object) -> None:
-        self.stage = Stage.POLICY_VALIDATE
+    def __init__(self, stage: Stage = Stage.POLICY_VALIDATE, **fields: object) -> None:
+        self.stage = stage
         self._fields = fields
 
     def current_stage(self) -> Stage:

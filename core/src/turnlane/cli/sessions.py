@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import anyio
 
-from turnlane.api import PolicyError, Resolution
+from turnlane.api import PolicyError, Resolution, Stage
 from turnlane.cli.challenges import TerminalChallenges
 from turnlane.cli.events import EventLog
 from turnlane.cli.failures import staged
@@ -51,7 +51,7 @@ def run_server(profile: ServerProfile, announce: Callable[[ServerHandle], None])
 
 def run_probe(profile: ProviderProfile) -> Resolution:
     """Resolve a link and return what came of it; raises the provider's failure."""
-    log = EventLog(runtime="probe", provider=profile.provider)
+    log = EventLog(Stage.PROVIDER_RESOLVE, runtime="probe", provider=profile.provider)
     challenges = _challenges(profile)
 
     async def run() -> Resolution:
