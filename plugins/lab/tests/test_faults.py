@@ -45,7 +45,9 @@ def test_packets_are_lost_with_their_probability():
 
 def test_the_next_packets_are_lost_by_number():
     faults = Faults()
-    faults.lose(UP, 2)
+    faults.lose(UP)
+    faults.lose(UP)
+    assert faults.active(UP)
     assert pass_through(faults, 4) == [2, 3]
     assert not faults.active(UP)
 

@@ -1,5 +1,6 @@
 """The relay on real loopback sockets, on both backends."""
 
+import errno
 import gc
 import socket
 from datetime import UTC, datetime, timedelta
@@ -20,10 +21,11 @@ from turnlane.proto.turn_client import (
     PeerRefused,
     PermissionInstalled,
 )
+from turnlane_lab import relay as relay_module
 from turnlane_lab.config import RelayConfig
 from turnlane_lab.echo import EchoTarget, SilentTarget
 from turnlane_lab.faults import Direction, Impairment
-from turnlane_lab.relay import Relay, _bind_relay
+from turnlane_lab.relay import Relay, _bind, _bind_relay
 from turnlane_lab.users import rest_credentials
 
 pytestmark = pytest.mark.anyio
@@ -141,6 +143,51 @@ async def test_an_even_port_is_even():
         for _ in range(8):
             with _bind_relay(relay.host, even_port=True) as opened:
                 assert opened.getsockname()[1] % 2 == 0
+
+
+async def test_a_search_for_a_port_ends(monkeypatch):
+    monkeypatch.setattr(relay_module, "_PORT_ATTEMPTS", 0)
+    with pytest.raises(OSError, match="in use"):
+        _bind_relay("127.0.0.1", even_port=True)
+
+
+async def test_hosts_share_a_port_even_if_the_first_choice_is_taken_on_one(monkeypatch):
+    taken = []
+
+    def bind(host, port, kind):
+        if host == "::1" and len(taken) < 3:
+            taken.append(port)
+            raise OSError(errno.EADDRINUSE, "taken")
+        return _bind(host, port, kind)
+
+    monkeypatch.setattr(relay_module, "_bind", bind)
+    async with Relay(configured(hosts=("127.0.0.1", "::1"))) as relay:
+        assert list(relay._udp) == [("127.0.0.1", relay.udp_port), ("::1", relay.udp_port)]
+        assert list(relay._tcp) == [("127.0.0.1", relay.tcp_port), ("::1", relay.tcp_port)]
+        assert len(taken) == 3
+        assert relay.udp_port not in taken
+
+
+async def test_a_host_that_cannot_be_relayed_from_is_insufficient_capacity(live_client):
+    async with Relay(configured(relay_hosts=("192.0.2.1",))) as relay:
+        with live_client(relay) as client:
+            client.start()
+            assert (await client.until(AllocationFailed)).code == 508
+
+
+async def test_what_the_system_does_not_take_is_counted(live_client):
+    async with Relay(configured()) as relay, EchoTarget() as echo:
+        relay.faults.answer(Method.CHANNEL_BIND, 508, times=None)
+        with live_client(relay) as client:
+            client.start(echo.address)
+            relayed = (await client.until(AllocationSucceeded)).relayed
+            await client.until(PermissionInstalled)
+            client.send(("127.0.0.1", 0), b"to nowhere")
+            await relay.counters.reached("dropped", 1)
+            await echo.speak(relayed, bytes(65_507))
+            await relay.counters.reached("dropped", 2)
+            client.send(echo.address, b"still there")
+            assert await client.payload() == b"still there"
 
 
 # Lifetimes.
@@ -460,6 +507,23 @@ async def test_a_restarted_relay_knows_nobody_and_serves_on_the_same_ports(live_
             client.start()
             await client.until(AllocationSucceeded)
         assert relay.counters["allocations_made"] == 2
+
+
+@BOTH
+async def test_a_lost_allocation_is_silent_until_its_client_refreshes(live_client, transport):
+    config = configured(default_lifetime=1, max_lifetime=1)
+    async with Relay(config) as relay, EchoTarget() as echo:
+        with live_client(relay, transport) as client:
+            client.start(echo.address)
+            relayed = (await client.until(AllocationSucceeded)).relayed
+            await client.until(ChannelBound)
+            relay.lose(relayed)
+            assert relay.counters["allocations_alive"] == 0
+            client.send(echo.address, b"lost")
+            await relay.counters.reached("dropped", 1)
+            assert (await client.until(AllocationLost)).code == 437
+            with pytest.raises(LookupError):
+                relay.lose(relayed)
 
 
 # What it tells, and how it ends.

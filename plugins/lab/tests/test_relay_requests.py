@@ -539,6 +539,21 @@ def test_a_restart_forgets_allocations_answers_and_nonces(dialogue):
     assert code(client.allocate()) is None
 
 
+def test_a_single_allocation_may_be_forgotten(dialogue):
+    talk = dialogue()
+    lost, kept = talk.client(1), talk.client(2)
+    relayed = lost.allocate().attributes["XOR-RELAYED-ADDRESS"]
+    kept.allocate()
+    talk.machine.lose(relayed)
+    talk.carry_out()
+    assert [each.relayed for each in talk.closed] == [relayed]
+    assert talk.counted["allocations_alive"] == 1
+    assert code(lost.refresh(600)) == 437
+    assert code(kept.refresh(600)) is None
+    with pytest.raises(LookupError):
+        talk.machine.lose(relayed)
+
+
 # Errors on demand.
 
 

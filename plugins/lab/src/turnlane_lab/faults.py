@@ -77,7 +77,7 @@ class Faults(Generic[T]):
         self.drop_if: Callable[[Direction, bytes], bool] | None = None
         self._random = Random(seed)  # noqa: S311 - reproducible on purpose
         self._impairments: dict[Direction, Impairment] = {}
-        self._to_lose = dict.fromkeys(Direction, 0)
+        self._to_lose: dict[Direction, int] = {}
         self._refusals: dict[Method, _Refusals] = {}
         self._held: list[tuple[float, int, Direction, T]] = []
         self._late: dict[Direction, tuple[float, T]] = {}
@@ -90,7 +90,7 @@ class Faults(Generic[T]):
 
     def lose(self, direction: Direction, count: int = 1) -> None:
         """Lose the next `count` packets of `direction`."""
-        self._to_lose[direction] += count
+        self._to_lose[direction] = self._to_lose.get(direction, 0) + count
 
     def answer(
         self,
@@ -117,7 +117,7 @@ class Faults(Generic[T]):
         """Stop every fault; packets held back still arrive when they are due."""
         self._impairments.clear()
         self._refusals.clear()
-        self._to_lose = dict.fromkeys(Direction, 0)
+        self._to_lose.clear()
         self.drop_if = None
 
     def forget(self) -> None:
@@ -139,20 +139,23 @@ class Faults(Generic[T]):
 
     def active(self, direction: Direction) -> bool:
         """Whether packets of `direction` have to go through `admit` at all."""
-        return (
-            direction in self._impairments
-            or self._to_lose[direction] > 0
-            or self.drop_if is not None
-            or direction in self._late
-        )
+        if self.drop_if is not None:
+            return True
+        # Asked for every packet: empty tables are told apart before a direction is hashed.
+        for table in (self._impairments, self._to_lose, self._late):
+            if table and direction in table:
+                return True
+        return False
 
     def admit(self, direction: Direction, data: bytes, packet: T, now: float) -> list[T]:
         """Let one packet in; return what goes on at once, in order.
 
         What is delayed comes out of `due` later. `data` is what `drop_if` looks at.
         """
-        if self._to_lose[direction]:
-            self._to_lose[direction] -= 1
+        to_lose = self._to_lose.pop(direction, 0)
+        if to_lose:
+            if to_lose > 1:
+                self._to_lose[direction] = to_lose - 1
             self.lost += 1
             return []
         if self.drop_if is not None and self.drop_if(direction, data):

@@ -164,6 +164,14 @@ class Relay(Service):
         for connection in connections:
             await connection.closed.wait()
 
+    def lose(self, relayed: Address) -> None:
+        """Forget one allocation, as if it had never been; its client is not told.
+
+        Raises `LookupError` when no allocation has that relayed address.
+        """
+        self._machine.lose(relayed)
+        self._settle(anyio.current_time())
+
     # Opening and closing.
 
     def _open(self) -> None:

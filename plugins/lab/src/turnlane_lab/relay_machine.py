@@ -272,6 +272,14 @@ class RelayMachine:
         if allocation is not None:
             self._forget(allocation, "disconnected")
 
+    def lose(self, relayed: Address) -> None:
+        """Forget the allocation of one relayed address; raises `LookupError` without one."""
+        for allocation in self.allocations:
+            if allocation.relayed == relayed:
+                self._forget(allocation, None)
+                return
+        raise LookupError("no allocation has that relayed address")
+
     def restart(self) -> None:
         """Forget everything, as a server does that is started anew."""
         for allocation in self.allocations:
