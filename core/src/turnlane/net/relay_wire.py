@@ -8,7 +8,9 @@ from typing import Protocol
 import anyio
 from anyio.abc import TaskGroup
 
-from turnlane.api import RelayEndpoint, RelayTransport, Stage, TransportError
+from turnlane.api.credentials import RelayEndpoint, RelayTransport
+from turnlane.api.errors import TransportError
+from turnlane.api.stages import Stage
 from turnlane.net.system import SocketAddress, family_of, open_socket, reason, resolve
 
 MAX_BACKLOG = 512 * 1024

@@ -6,7 +6,8 @@ import socket
 
 import anyio
 
-from turnlane.api import Stage, TransportError
+from turnlane.api.errors import TransportError
+from turnlane.api.stages import Stage
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 """What the socket module takes and gives: IPv4, or IPv6 with flow info and scope."""

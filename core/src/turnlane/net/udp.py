@@ -6,7 +6,10 @@ from collections import OrderedDict
 import anyio
 from anyio.lowlevel import checkpoint
 
-from turnlane.api import MAX_DATAGRAM, AdapterError, Batch, DatagramSocket, Stage, TransportError
+from turnlane.api.adapters import DatagramSocket
+from turnlane.api.batch import MAX_DATAGRAM, Batch
+from turnlane.api.errors import AdapterError, TransportError
+from turnlane.api.stages import Stage
 from turnlane.net.system import SocketAddress, open_socket, plain_address, reason, resolve
 
 MAX_PEERS = 4096

@@ -11,8 +11,8 @@ from turnlane.proto.dtls_records import (
 class FlightPacker:
     """Numbers the plaintext records of one side and packs them into datagrams.
 
-    A receiver drops a record whose number it has seen, even if it could make no use of it then: a
-    ChangeCipherSpec that overtook its flight is dropped, and so is every copy of it. So each
+    A number is used once (RFC 6347, section 4.1), and receivers hold to that: one that could make
+    no use of a ChangeCipherSpec because it overtook its flight drops every copy of it too. So a
     plaintext record gets a new number each time it is sent. Numbers of encrypted records are
     authenticated and stay.
     """

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Final
 
-from turnlane.api import Secret, TrafficClass
+from turnlane.api.descriptors import TrafficClass
+from turnlane.api.secrets import Secret
 from turnlane.proto.frames import Record, SessionProtocolError
 from turnlane.proto.refusals import Refusal, explain
 

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Final
 
-from turnlane.api import Secret, SessionError, Stage, TrafficClass
+from turnlane.api.descriptors import TrafficClass
+from turnlane.api.errors import SessionError
+from turnlane.api.secrets import Secret
+from turnlane.api.stages import Stage
 from turnlane.proto.frames import ByeCode
 from turnlane.proto.hello import WelcomeTerms
 from turnlane.proto.lane_health import LaneDead

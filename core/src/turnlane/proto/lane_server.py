@@ -4,7 +4,7 @@ from collections import deque
 from enum import Enum
 from typing import Final, Protocol
 
-from turnlane.api import Secret
+from turnlane.api.secrets import Secret
 from turnlane.proto.frames import ByeCode, Record, SessionProtocolError
 from turnlane.proto.hello import (
     Hello,

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 import anyio
 from anyio.abc import TaskGroup
 
-from turnlane.api import AdapterError, Batch, DatagramEgress, DatagramSocket
+from turnlane.api.adapters import DatagramEgress, DatagramSocket
+from turnlane.api.batch import Batch
+from turnlane.api.errors import AdapterError
 
 MAX_QUEUED = 64
 """Packets that wait while a flow's upstream is being opened; more are dropped and counted."""

@@ -78,7 +78,7 @@ class Lane:
     ) -> None:
         self.plan = plan
         self.ready = False
-        self.relayed = ""
+        self.relayed: tuple[str, int] | None = None
         self.packets_sent = 0
         self.packets_received = 0
         self.too_large = 0
@@ -103,8 +103,7 @@ class Lane:
         """
         async with relayed_path(self.plan.path, self._on_stage) as path:
             self._path = path
-            if path.relayed is not None:
-                self.relayed = f"{path.relayed[0]}:{path.relayed[1]}"
+            self.relayed = path.relayed
             # A lane is cancelled with its session only; a failure is its own, and it may come back.
             leaving = ByeCode.SESSION_CLOSED
             try:

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Protocol
 
-from turnlane.api import Batch
+from turnlane.api.batch import Batch
 
 MAX_FLOWS = 8192
 """Flows whose lane is remembered; beyond, the one silent for longest is assigned anew."""

@@ -1,6 +1,7 @@
 """A client session: its lanes under one supervisor, its local end, from policy to shutdown."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from secrets import token_bytes
 from typing import NoReturn
 
@@ -59,6 +60,11 @@ class LaneSlot:
     def ready(self) -> bool:
         """Whether the lane carries traffic now."""
         return self.lane is not None and self.lane.ready
+
+    @property
+    def relayed(self) -> tuple[str, int] | None:
+        """The relay's address that the server sees, or None while there is none."""
+        return None if self.lane is None else self.lane.relayed
 
     def healthy_for(self, now: float) -> float:
         """Return for how many seconds the lane as it is now has carried traffic."""
@@ -132,14 +138,13 @@ class ClientSession:
         source = CredentialSource(
             profile.provider, self._plugins, self._challenges, self._wall_time
         )
-        self._tell_credentials(await source.get())
-        self._enter(Stage.LOCAL_BIND)
-        socket = await self._open_ingress(descriptor)
-        try:
-            self.listen = socket.local_address
-            await self._supervise(socket, source)
-        finally:
-            socket.close()
+        with closing(source):
+            self._tell_credentials(await source.get())
+            self._enter(Stage.LOCAL_BIND)
+            socket = await self._open_ingress(descriptor)
+            with closing(socket):
+                self.listen = socket.local_address
+                await self._supervise(socket, source)
 
     async def _open_ingress(self, descriptor: AdapterDescriptor) -> DatagramSocket:
         implementation = self._plugins.load_adapter(descriptor)
@@ -227,7 +232,7 @@ class ClientSession:
                     slot.ready_at,
                     slot.index,
                     self.ready_lanes,
-                    lane.relayed,
+                    join_host_port(*(lane.relayed or ("", 0))),
                     endpoint.transport.value,
                     slot.restarts,
                 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from types import NoneType
 from typing import Any
 
 import anyio
@@ -23,7 +24,7 @@ from turnlane.api import (
 )
 from turnlane.plugins.manager import PluginManager
 from turnlane.runtime.profiles import ProviderProfile
-from turnlane.telemetry import span
+from turnlane.telemetry import REDACTOR, span
 
 MARGIN = 30.0
 """Seconds before their expiry from which credentials are no longer used for a new lane."""
@@ -76,7 +77,10 @@ class CredentialSource:
         """
         async with self._lock:
             if self._current is None or self._stale(self._current, refused):
-                self._current = (await self.resolve()).credentials
+                fresh = (await self.resolve()).credentials
+                self.close()
+                self._current = fresh
+                REDACTOR.add(fresh.username, fresh.password)
             return self._current
 
     def _stale(self, credentials: Credentials, refused: Credentials | None) -> bool:
@@ -86,6 +90,12 @@ class CredentialSource:
             return True
         expires_at = credentials.expires_at
         return expires_at is not None and expires_at - self._wall_time() < MARGIN
+
+    def close(self) -> None:
+        """Let the redaction of logs forget the credentials."""
+        if self._current is not None:
+            REDACTOR.remove(self._current.username, self._current.password)
+            self._current = None
 
     async def resolve(self) -> Resolution:
         """Run the provider once and check what it gives.
@@ -152,34 +162,34 @@ def check_resolution(resolution: object, descriptor: ProviderDescriptor) -> None
         )
 
 
-def _wrong(resolution: Any) -> str | None:
-    if not isinstance(resolution, Resolution):
-        return "type is not Resolution"
-    credentials: Any = resolution.credentials
-    if not isinstance(credentials, Credentials):
-        return "credentials are not Credentials"
+def _wrong(resolution: object) -> str | None:
+    credentials: Any = getattr(resolution, "credentials", None)
+    if not _is(resolution, Resolution) or not _is(credentials, Credentials):
+        return "type is not Resolution, with Credentials in it"
     for name in ("username", "password"):
-        value = getattr(credentials, name)
-        if not isinstance(value, Secret) or not isinstance(value.reveal(), str) or not value:
+        value: Any = getattr(credentials, name)
+        if not _is(value, Secret) or not _is(value.reveal(), str) or not value:
             return f"{name} is not a non-empty Secret"
-    if not isinstance(credentials.endpoints, tuple) or not credentials.endpoints:
-        return "endpoints are missing"
-    if len(credentials.endpoints) > MAX_ENDPOINTS:
-        return "endpoints are too many"
-    for endpoint in credentials.endpoints:
+    endpoints: Any = credentials.endpoints
+    if not _is(endpoints, tuple) or not 1 <= len(endpoints) <= MAX_ENDPOINTS:
+        return f"endpoints are not a tuple of 1 to {MAX_ENDPOINTS}"
+    for endpoint in endpoints:
         if (
-            not isinstance(endpoint, RelayEndpoint)
-            or not isinstance(endpoint.host, str)
-            or not endpoint.host
-            or not isinstance(endpoint.port, int)
-            or not 1 <= endpoint.port <= 65535
-            or not isinstance(endpoint.transport, RelayTransport)
+            not _is(endpoint, RelayEndpoint)
+            or not (_is(endpoint.host, str) and endpoint.host)
+            or not (_is(endpoint.port, int) and 1 <= endpoint.port <= 65535)
+            or not _is(endpoint.transport, RelayTransport)
+            or not _is(endpoint.server_name, (str, NoneType))
         ):
             return "endpoints are malformed"
-    expires_at = credentials.expires_at
-    if expires_at is not None and not isinstance(expires_at, (int, float)):
+    if not _is(credentials.expires_at, (int, float, NoneType)):
         return "expiry is not a Unix time"
     return None
+
+
+def _is(value: object, kind: type | tuple[type, ...]) -> bool:
+    """Check at run time what the annotations promise: a plugin may not be typed."""
+    return isinstance(value, kind)
 
 
 def choose_endpoint(
