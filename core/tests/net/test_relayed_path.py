@@ -63,6 +63,7 @@ async def test_an_allocation_that_was_refused_is_not_waited_for_on_the_way_out()
         Stage.TURN_ALLOCATE,
         "turn_insufficient_capacity",
     )
+    assert caught.value.message == "the relay answered 508 Insufficient Capacity"
     began = anyio.current_time()
     await path.release()
     assert anyio.current_time() - began < 1.0

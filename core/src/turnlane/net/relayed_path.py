@@ -241,7 +241,7 @@ async def relayed_path(
             server_name=endpoint.server_name
             or (None if is_address(endpoint.host) else endpoint.host),
         )
-    raise refusal(Stage.TURN_ALLOCATE, 300, "the relays name each other as alternatives")
+    raise refusal(Stage.TURN_ALLOCATE, 300, "300 Try Alternate, once too often")
 
 
 async def _peer_address(settings: PathSettings) -> tuple[str, int]:
@@ -256,8 +256,11 @@ async def _peer_address(settings: PathSettings) -> tuple[str, int]:
 
 
 def refusal(stage: Stage, code: int | None, text: str) -> TransportError:
-    """Say what the relay answered, with its number, in one of our stable codes."""
+    """Say what the relay answered in one of our stable codes.
+
+    `text` begins with the number that was answered; `code` None is for no answer at all.
+    """
     name, advice = _CODES.get(code, (f"turn_error_{code}", "see the relay's log"))
     shown = "".join(character for character in text if character.isprintable())[:120]
-    message = f"the relay answered {code} ({shown})" if code is not None else shown
+    message = f"the relay answered {shown}" if code is not None else shown
     return TransportError(stage, name, message or "the relay does not answer", advice)
