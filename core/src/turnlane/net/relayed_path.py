@@ -241,7 +241,7 @@ async def relayed_path(
             server_name=endpoint.server_name
             or (None if is_address(endpoint.host) else endpoint.host),
         )
-    raise refusal(Stage.TURN_ALLOCATE, 300, "300 Try Alternate, once too often")
+    raise refusal(Stage.TURN_ALLOCATE, 300, "the relays name each other as alternatives")
 
 
 async def _peer_address(settings: PathSettings) -> tuple[str, int]:
@@ -256,11 +256,10 @@ async def _peer_address(settings: PathSettings) -> tuple[str, int]:
 
 
 def refusal(stage: Stage, code: int | None, text: str) -> TransportError:
-    """Say what the relay answered in one of our stable codes.
-
-    `text` begins with the number that was answered; `code` None is for no answer at all.
-    """
+    """Say what the relay answered, with its number, in one of our stable codes."""
     name, advice = _CODES.get(code, (f"turn_error_{code}", "see the relay's log"))
     shown = "".join(character for character in text if character.isprintable())[:120]
-    message = f"the relay answered {shown}" if code is not None else shown
-    return TransportError(stage, name, message or "the relay does not answer", advice)
+    if code is not None:
+        told = shown if shown.startswith(f"{code} ") else f"{code} ({shown})"
+        shown = f"the relay answered {told}"
+    return TransportError(stage, name, shown or "the relay does not answer", advice)
