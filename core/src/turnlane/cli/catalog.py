@@ -52,7 +52,8 @@ def show_provider(
     if json:
         write_json(told)
     else:
-        write_fields({**told, **told.pop("capabilities")})
+        capabilities = told.pop("capabilities")
+        write_fields({**told, **capabilities})
 
 
 @adapters.callback()

@@ -54,21 +54,24 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: st
 
 
 def write_fields(fields: Mapping[str, object]) -> None:
-    """Write one `name  value` line for each field that says something, the values in a column."""
-    shown = {name.replace("_", " "): _text(value) for name, value in fields.items()}
-    shown = {name: value for name, value in shown.items() if value}
-    width = max((len(name) for name in shown), default=0)
-    for name, value in shown.items():
-        write_line(f"{name:<{width}}  {printable(value)}")
+    """Write `name  value` lines for the fields that say something, the values in a column.
+
+    Each item of a list has a line of its own.
+    """
+    shown = {name.replace("_", " "): _texts(value) for name, value in fields.items()}
+    width = max((len(name) for name, texts in shown.items() if texts), default=0)
+    for name, texts in shown.items():
+        for label, text in zip((name, *("" for _ in texts)), texts, strict=False):
+            write_line(f"{label:<{width}}  {printable(text)}")
 
 
-def _text(value: object) -> str:
+def _texts(value: object) -> list[str]:
     match value:
-        case None:
-            return ""
+        case None | "":
+            return []
         case bool():
-            return "yes" if value else "no"
+            return ["yes" if value else "no"]
         case list() | tuple():
-            return ", ".join(map(_text, value))
+            return [str(item) for item in value]
         case _:
-            return str(value)
+            return [str(value)]
