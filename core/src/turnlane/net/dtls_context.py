@@ -46,8 +46,8 @@ def client_context() -> SSL.Context:
 def server_context(identity: Identity) -> SSL.Context:
     """Return a context for servers that show `identity`."""
     context = _context(SSL.DTLS_SERVER_METHOD)
-    context.use_certificate(crypto.X509.from_cryptography(identity.certificate))
-    context.use_privatekey(crypto.PKey.from_cryptography_key(identity.key))
+    context.use_certificate(identity.certificate)
+    context.use_privatekey(identity.key)
     # The cookie has been verified before OpenSSL sees a ClientHello.
     context.set_cookie_verify_callback(_accept_cookie)
     return context
