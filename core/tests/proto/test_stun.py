@@ -237,6 +237,10 @@ class TestAttributes:
         assert reason.startswith("no\ufffd[2J\ufffd xxx")
         assert len(reason) == MAX_REASON
 
+    def test_padding_that_is_counted_as_text_is_not_shown(self) -> None:
+        message = parse_untrusted(raw((0x0009, b"\0\0\4\x28No\0\0"), message_type=0x0113))
+        assert message.error == (440, "No")
+
 
 class TestIntegrity:
     def test_what_follows_it_is_ignored(self) -> None:

@@ -76,6 +76,19 @@ class TestClosing:
         talk.passes_until(began + 1.5)
         assert talk.events() == [Deallocated()]
 
+    def test_a_nonce_that_comes_late_does_not_prolong_the_wait(self, dialogue: Make) -> None:
+        talk = dialogue(reliable=True)
+        talk.allocates()
+        began = talk.now
+        talk.client.close(began)
+        release = talk.hears_one(Method.REFRESH, signed=True)
+        talk.passes_until(began + 1.9)
+        talk.challenges(release, 438, b"nonce-2")
+        talk.hears_one(Method.REFRESH, signed=True)
+        assert talk.events() == []
+        talk.passes_until(began + 2.0)
+        assert talk.events() == [Deallocated()]
+
     @pytest.mark.parametrize("code", [400, 401, 437, 500])
     def test_any_refusal_is_the_end_too(self, dialogue: Make, code: int) -> None:
         talk = dialogue()
@@ -101,6 +114,7 @@ class TestClosing:
         began = talk.now
         talk.client.close(began)
         assert talk.passes_until(began + 1.4) == []
+        assert talk.events() == []
         talk.challenges(first)
         assert talk.events() == [Deallocated()]
         assert talk.hears() == []

@@ -138,6 +138,9 @@ class TestPeers:
         talk.says(data_indication(talk.peer, b"x"))
         assert talk.events() == []
         assert talk.client.statistics.unexpected == 2
+        # Nor is its channel asked for again, which would be due at the same time.
+        asked = {message.method for _, message in talk.passes_until(talk.now + 310)}
+        assert asked == {Method.REFRESH}
 
     def test_other_refusals_of_a_permission_are_tried_again_then_lose_the_allocation(
         self, dialogue: Make
@@ -173,6 +176,25 @@ class TestPeers:
         talk.introduces()
         talk.passes_until(talk.now + 39.5)
         assert talk.events() == [AllocationLost(None, "no answer within 39.5 s")]
+
+    def test_it_is_lost_once_however_many_requests_are_under_way(self, dialogue: Make) -> None:
+        talk = dialogue()
+        talk.allocates()
+        talk.introduces()
+        talk.introduces(("192.0.2.56", 56000))
+        said = talk.passes_until(talk.now + 39.5)
+        assert talk.events() == [AllocationLost(None, "no answer within 39.5 s")]
+        assert said[-1][1].method is Method.REFRESH
+        talk.client.handle_timer(talk.now + 1000)
+        assert talk.hears() == []
+
+    def test_after_a_loss_nothing_is_sent_again(self, dialogue: Make) -> None:
+        talk = dialogue()
+        talk.allocates()
+        permission, _ = talk.introduces()
+        talk.says(to=permission, error=(437, ""))
+        talk.client.handle_timer(talk.now + 1)
+        assert talk.hears() == []
 
 
 class TestKeepingPeers:

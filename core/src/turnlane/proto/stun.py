@@ -335,7 +335,8 @@ def _unpack_error_code(data: bytes, _: bytes) -> tuple[int, str]:
 
 
 def _printable(data: bytes) -> str:
-    text = data.decode("utf-8", "replace")
+    # Some servers count padding as part of the text (coturn does so in its reasons).
+    text = data.rstrip(b"\0").decode("utf-8", "replace")
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
