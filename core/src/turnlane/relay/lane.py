@@ -5,6 +5,7 @@ the same thread. Nothing here is per packet but the packet itself.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -16,6 +17,7 @@ from turnlane.api.secrets import Secret
 from turnlane.api.stages import Stage
 from turnlane.net.dtls import (
     AssociationClosed,
+    AssociationStateError,
     DtlsAssociation,
     HandshakeCompleted,
     HandshakeFailed,
@@ -318,8 +320,10 @@ class Lane:
             return
         if self._protocol is not None:
             self._protocol.leave(code)
-            for record in self._protocol.records_to_send():
-                path.send(association.encrypt(record))
+            # The server may have ended the association already.
+            with suppress(AssociationStateError):
+                for record in self._protocol.records_to_send():
+                    path.send(association.encrypt(record))
         association.close()
         for datagram in association.datagrams_to_send():
             path.send(datagram)
