@@ -7,7 +7,7 @@ import json
 import pytest
 
 from turnlane.api import AdapterError, SessionError, Stage, TransportError
-from turnlane.cli.events import EventLog
+from turnlane.cli.events import EVENTS, EventLog
 from turnlane.runtime import events
 from turnlane.telemetry.logging import configure
 
@@ -181,9 +181,7 @@ def test_no_kind_of_event_is_without_a_name(log) -> None:
         for _, kind in inspect.getmembers(events, inspect.isclass)
         if issubclass(kind, events.Event) and kind is not events.Event
     }
-    from turnlane.cli.events import _NAMES
-
-    assert set(_NAMES) == kinds
+    assert set(EVENTS) == kinds
 
 
 def test_a_failed_end_has_its_stage_and_code(log) -> None:

@@ -32,9 +32,7 @@ def test_a_ready_line_is_one_line_for_people_and_for_programs(capsys) -> None:
 
 def test_fields_that_say_nothing_are_left_out(capsys) -> None:
     output.write_fields({"id": "x", "long_name": ["a", "b"], "none": None, "empty": "", "on": True})
-    assert capsys.readouterr().out == (
-        "id         x\nlong name  a\n           b\non         yes\n"
-    )
+    assert capsys.readouterr().out == ("id         x\nlong name  a\n           b\non         yes\n")
 
 
 @pytest.mark.parametrize(

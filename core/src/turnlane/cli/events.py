@@ -9,7 +9,7 @@ from turnlane.telemetry import log_event
 
 _LOG = logging.getLogger("turnlane.events")
 
-_NAMES: dict[type[events.Event], tuple[int, str]] = {
+EVENTS: dict[type[events.Event], tuple[int, str]] = {
     events.StageReached: (logging.INFO, "stage_reached"),
     events.CredentialsResolved: (logging.INFO, "credentials_resolved"),
     events.LaneReady: (logging.INFO, "lane_ready"),
@@ -24,6 +24,7 @@ _NAMES: dict[type[events.Event], tuple[int, str]] = {
     events.FlowFailed: (logging.WARNING, "flow_failed"),
     events.ServerEnded: (logging.INFO, "server_ended"),
 }
+"""The level and the name in the log of each kind of event."""
 
 
 class EventLog:
@@ -46,7 +47,7 @@ class EventLog:
         # A failure or a signal belongs to the stage that it ended, not to the shutdown.
         if isinstance(event, events.StageReached) and event.stage is not Stage.SHUTDOWN:
             self.stage = event.stage
-        level, name = _NAMES.get(type(event), (logging.DEBUG, type(event).__name__))
+        level, name = EVENTS.get(type(event), (logging.DEBUG, type(event).__name__))
         fields: dict[str, Any] = {**self._fields, "session_id": event.session, **_told(event)}
         log_event(_LOG, level, name, **fields)
 

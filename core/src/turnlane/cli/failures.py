@@ -23,6 +23,7 @@ from turnlane.telemetry import REDACTOR
 MAX_ECHO = 20
 """Characters of the longest value that an error repeats: shorter than any token or link."""
 
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _OPTION = re.compile(r"--?[a-z][a-z-]{0,30}")
 
 
@@ -58,7 +59,7 @@ def report(error: BaseException, arguments: Sequence[str] = ()) -> int:
     if debugging and origin is not None and isinstance(told, InternalError):
         lines = "".join(traceback.format_exception(origin)).splitlines()
         _write("\n".join(f"  | {printable(line)}" for line in lines))
-    _write(printable(str(told)))
+    _write(_line(told))
     return 128 + told.number if isinstance(told, Interruption) else told.exit_code
 
 
@@ -93,6 +94,14 @@ def _told(error: BaseException, arguments: Sequence[str]) -> TurnlaneError:
     if isinstance(failure, TurnlaneError):
         return failure
     return InternalError(Stage.POLICY_VALIDATE, failure)
+
+
+def _line(told: TurnlaneError) -> str:
+    head, text = f"stage={told.stage} code={told.code}: ", str(told)
+    # Stage and code are names for scripts: a password that is an ordinary word leaves them alone.
+    if _CODE.fullmatch(told.code) and text.startswith(head):
+        return head + printable(text.removeprefix(head))
+    return printable(text)
 
 
 def _innermost(error: BaseException) -> BaseException:
