@@ -1,13 +1,18 @@
 """Counters that are waited on."""
 
+import re
+from pathlib import Path
+
 import anyio
 import pytest
 
+from turnlane.api import Secret
+from turnlane_lab.config import RelayConfig
 from turnlane_lab.counters import Counters
+from turnlane_lab.relay import Relay
 
-pytestmark = pytest.mark.anyio
 
-
+@pytest.mark.anyio
 async def test_a_number_is_awaited_from_below_and_exactly():
     counters = Counters(("made", "alive"))
     seen = []
@@ -35,6 +40,7 @@ async def test_a_number_is_awaited_from_below_and_exactly():
     assert len(counters) == 2
 
 
+@pytest.mark.anyio
 async def test_a_number_that_was_right_for_a_moment_counts():
     counters = Counters(("alive",))
     counters.add("alive")
@@ -46,6 +52,7 @@ async def test_a_number_that_was_right_for_a_moment_counts():
     assert counters["alive"] == 1
 
 
+@pytest.mark.anyio
 async def test_what_is_so_already_is_not_waited_for():
     counters = Counters(("made",))
     counters.add("made", 5)
@@ -54,6 +61,7 @@ async def test_what_is_so_already_is_not_waited_for():
         assert await counters.settled("made", 5) == 5
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("wait", ["reached", "settled"])
 async def test_waiting_in_vain_ends_and_tells_the_numbers(wait):
     counters = Counters(("made", "alive"))
@@ -63,6 +71,7 @@ async def test_waiting_in_vain_ends_and_tells_the_numbers(wait):
     assert counters._waiters == []
 
 
+@pytest.mark.anyio
 async def test_an_unknown_name_is_told_what_there_is():
     counters = Counters(("made", "alive"))
     with pytest.raises(KeyError, match="made, alive"):
@@ -71,3 +80,11 @@ async def test_an_unknown_name_is_told_what_there_is():
         counters["mode"]
     with pytest.raises(KeyError):
         counters.add("mode")
+
+
+def test_the_readme_names_every_counter_of_the_relay_and_no_other():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    table = readme.partition("| counters | |\n|---|---|\n")[2].partition("\n\n")[0]
+    named = {name for row in table.splitlines() for name in re.findall("`(.*?)`", row)}
+    relay = Relay(RelayConfig(users={"ada": Secret("swordfish")}))
+    assert named == set(relay.counters)
