@@ -226,8 +226,7 @@ def _write_report(demo: "Demo", *, as_json: bool) -> None:
 
 def _announce(stand: "Stand", *, as_json: bool) -> None:
     """Tell where everything is; the links are secrets, and this is their one way out."""
-    relay, server, echo = stand.relay, stand.server, stand.echo
-    link, peer = stand.link, stand.peer
+    relay, link, peer = stand.relay, stand.link, stand.peer
     over_tcp = stand.relay_link(RelayTransport.TCP)
     REDACTOR.add(link, over_tcp, peer, *relay.config.users.values())
     command = shlex.join(
@@ -239,8 +238,8 @@ def _announce(stand: "Stand", *, as_json: bool) -> None:
     places = {
         "relay": _joined(stand.address, relay.udp_port),
         "relay_tcp": _joined(stand.address, relay.tcp_port),
-        "server": _joined(*server.listen),
-        "echo": _joined(*echo.address),
+        "server": _joined(stand.address, stand.server.listen[1]),
+        "echo": _joined(*stand.echo.address),
     }
     links = {"link": link.reveal(), "link_tcp": over_tcp.reveal(), "peer": peer.reveal()}
     if as_json:

@@ -26,9 +26,6 @@ from turnlane_lab.stand import Stand
 PAYLOAD = 1000
 """Bytes of each datagram; a lane carries it whole on any path that WireGuard would take."""
 
-PATIENCE = 1.0
-"""Seconds after which a datagram that has not come back counts as missing."""
-
 MAX_MISSING = 3
 """Datagrams missing one after the other, after which no more are sent."""
 
@@ -38,10 +35,14 @@ RELEASE = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class DemoPlan:
-    """What a demo does: `count` datagrams over a session of `connections` lanes."""
+    """What a demo does: `count` datagrams over a session of `connections` lanes.
+
+    A datagram that has not come back after `patience` seconds counts as missing.
+    """
 
     connections: int = 1
     count: int = 1000
+    patience: float = 1.0
     transport: RelayTransport = RelayTransport.UDP
 
 
@@ -81,8 +82,8 @@ class Traffic:
     Every datagram is unlike all others, so that only its own echo counts as its return.
     """
 
-    listen: tuple[str, int]
     peers: int
+    patience: float
     sent: int = 0
     unexpected: int = 0
     round_trips: list[float] = field(default_factory=list)
@@ -92,28 +93,23 @@ class Traffic:
         """How many datagrams came back, each to the peer that sent it."""
         return len(self.round_trips)
 
-    async def run(self, count: int) -> None:
-        """Send `count` datagrams, fewer where nothing comes back any more."""
+    async def run(self, listen: tuple[str, int], count: int) -> None:
+        """Send `count` datagrams to `listen`, fewer where nothing comes back any more."""
         filling = secrets.token_bytes(PAYLOAD - 8)
         missing = 0
         with ExitStack() as opened:
-            sockets = [opened.enter_context(self._socket()) for _ in range(self.peers)]
+            sockets = [opened.enter_context(_connected(listen)) for _ in range(self.peers)]
             under_way: list[dict[bytes, float]] = [{} for _ in sockets]
             for number in range(count):
                 peer = number % self.peers
                 payload = number.to_bytes(8) + filling
                 under_way[peer][payload] = anyio.current_time()
                 self._send(sockets[peer], payload)
-                with anyio.move_on_after(PATIENCE):
+                with anyio.move_on_after(self.patience):
                     await self._returns(sockets[peer], under_way[peer], payload)
                 missing = missing + 1 if payload in under_way[peer] else 0
                 if missing == MAX_MISSING:
                     return
-
-    def _socket(self) -> socket.socket:
-        opened = open_socket(family_of(self.listen[0]), socket.SOCK_DGRAM)
-        opened.connect(self.listen)
-        return opened
 
     def _send(self, opened: socket.socket, payload: bytes) -> None:
         try:
@@ -141,15 +137,21 @@ class Traffic:
                 self.round_trips.append(anyio.current_time() - sent_at)
 
 
+def _connected(address: tuple[str, int]) -> socket.socket:
+    opened = open_socket(family_of(address[0]), socket.SOCK_DGRAM)
+    opened.connect(address)
+    return opened
+
+
 class Demo:
-    """One demo. `report` tells what it found, whether `run` raised or not."""
+    """One demo in front of `stand`; `report` tells what it found, whether `run` raised or not."""
 
     def __init__(self, plan: DemoPlan, *, plugins: PluginManager | None = None) -> None:
         self.plan = plan
         self._clock = StageClock()
-        self._stand = Stand(plugins=plugins, on_event=self._on_event)
+        self.stand = Stand(plugins=plugins, on_event=self._on_event)
         self._lanes: dict[int, LaneReport] = {}
-        self._traffic = Traffic(("", 0), peers=max(plan.connections, 1))
+        self._traffic = Traffic(peers=max(plan.connections, 1), patience=plan.patience)
         self._allocations_left: int | None = None
         self._error: TurnlaneError | None = None
         self._seconds = 0.0
@@ -161,7 +163,7 @@ class Demo:
         """
         started = anyio.current_time()
         try:
-            async with self._stand as stand:
+            async with self.stand as stand:
                 await self._run(stand)
         except TurnlaneError as error:
             self._error = error
@@ -185,10 +187,10 @@ class Demo:
                 bytes=PAYLOAD,
                 peers=traffic.peers,
                 sent=traffic.sent,
-                echoed=self._stand.echo.counters["received"],
+                echoed=self.stand.echo.counters["received"],
                 returned=traffic.returned,
                 unexpected=traffic.unexpected,
-                sources=self._stand.echo.counters["sources"],
+                sources=self.stand.echo.counters["sources"],
             ),
             round_trip=RoundTrip.of(traffic.round_trips),
             allocations_left=self._allocations_left,
@@ -211,7 +213,6 @@ class Demo:
 
     async def _drive(self, client: ClientHandle) -> None:
         """Send the traffic; a session that ends meanwhile raises what it ended with."""
-        self._traffic.listen = client.listen
         failure: TurnlaneError | None = None
         async with anyio.create_task_group() as race:
 
@@ -224,7 +225,7 @@ class Demo:
                 race.cancel_scope.cancel()
 
             race.start_soon(watch)
-            await self._traffic.run(self.plan.count)
+            await self._traffic.run(client.listen, self.plan.count)
             race.cancel_scope.cancel()
         if failure is not None:
             raise failure
