@@ -95,7 +95,10 @@ class Egress:
     def __init__(self, context, address, settings):
         self.context, self.address = context, address
     async def prepare(self):
-        pass
+        if self.address.endswith(":13"):
+            raise SystemExit(0)
+        if self.address.endswith(":14"):
+            raise RuntimeError("crashed")
     async def connect(self, flow):
         host, port = self.address.rsplit(":", 1)
         return await self.context.connect_udp(host, int(port), flow)
@@ -119,7 +122,8 @@ class Planted:
         if "hang" in link:
             import anyio
             print("hanging", flush=True)
-            await anyio.sleep_forever()
+            with anyio.CancelScope(shield="stubborn" in link):
+                await anyio.sleep_forever()
         if "ask" in link:
             answer = await challenges.ask(Challenge("confirm", "Say yes", Secret("https://x/y")))
             if answer.action != "continue":

@@ -126,6 +126,28 @@ def test_a_signal_before_readiness_ends_with_128_and_its_number(
     )
 
 
+def test_a_second_signal_ends_what_does_not_end_by_itself(start, planted) -> None:
+    link = ("--link", "planted://hang-stubborn", "--log-level", "info")
+    process = start("probe", "--provider", "planted", *link)
+    assert process.stdout.readline() == "hanging\n"
+    process.send_signal(signal.SIGTERM)
+    assert "stop_requested signal=SIGTERM" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert code == 128 + signal.SIGINT
+    assert "stop_forced signal=SIGINT" in err
+
+
+@pytest.mark.parametrize(("port", "kind"), [(13, "SystemExit"), (14, "RuntimeError")])
+def test_a_plugin_that_exits_or_crashes_ends_the_server_as_a_failure(
+    start, server, port, kind
+) -> None:
+    code, out, err = finish(start(*server, "--connect", f"127.0.0.1:{port}"))
+    assert (code, out) == (1, "")
+    # What asyncio says about a task that exits comes before and after our line.
+    assert f"\nstage=server_init code=internal_error: an unexpected {kind}; " in err
+
+
 def test_a_reader_that_goes_away_ends_a_list_quietly(start, planted) -> None:
     process = start("plugins", "list", "--json")
     process.stdout.close()

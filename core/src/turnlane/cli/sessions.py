@@ -1,18 +1,21 @@
 """Runs the host for a command: starts what a profile says, announces it, ends it in order."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import anyio
 
 from turnlane.api import PolicyError, Resolution, Stage
 from turnlane.cli.challenges import TerminalChallenges
 from turnlane.cli.events import EventLog
-from turnlane.cli.failures import staged
+from turnlane.cli.failures import InternalError, staged
 from turnlane.cli.lifecycle import run_once, run_until_stopped
 from turnlane.plugins.manager import PluginManager
 from turnlane.runtime.host import ClientHandle, Host, ServerHandle
 from turnlane.runtime.profiles import ClientProfile, ProviderProfile, ServerProfile
+
+T = TypeVar("T")
 
 
 def run_client(profile: ClientProfile, announce: Callable[[ClientHandle], None]) -> None:
@@ -32,7 +35,7 @@ def run_client(profile: ClientProfile, announce: Callable[[ClientHandle], None])
                     lambda: host.start_client(profile), announce, log.current_stage
                 )
 
-    anyio.run(run)
+    _run(run, log)
 
 
 def run_server(profile: ServerProfile, announce: Callable[[ServerHandle], None]) -> None:
@@ -46,7 +49,7 @@ def run_server(profile: ServerProfile, announce: Callable[[ServerHandle], None])
                     lambda: host.start_server(profile), announce, log.current_stage
                 )
 
-    anyio.run(run)
+    _run(run, log)
 
 
 def run_probe(profile: ProviderProfile) -> Resolution:
@@ -59,7 +62,15 @@ def run_probe(profile: ProviderProfile) -> Resolution:
             async with Host(PluginManager.load(), challenges=challenges, on_event=log) as host:
                 return await run_once(lambda: host.probe(profile), log.current_stage)
 
-    return anyio.run(run)
+    return _run(run, log)
+
+
+def _run(main: Callable[[], Awaitable[T]], log: EventLog) -> T:
+    try:
+        return anyio.run(main)
+    except SystemExit as error:
+        # Only a plugin does that while it runs; its exit code would say that we had stopped well.
+        raise InternalError(log.current_stage(), error) from error
 
 
 def _challenges(profile: ProviderProfile) -> TerminalChallenges | None:
