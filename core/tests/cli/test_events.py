@@ -60,7 +60,7 @@ BASE = {
             },
         ),
         (
-            events.LaneReady("s1", 0, 2, 3, "192.0.2.1:5", "tcp", 1),
+            events.LaneReady("s1", 0, 2, 3, "192.0.2.1:5", "tcp", 1, "a5"),
             {
                 "event": "lane_ready",
                 "level": "info",
@@ -70,6 +70,7 @@ BASE = {
                 "ready_lanes": 3,
                 "restart": 1,
                 "relayed": "192.0.2.1:5",
+                "peer_session": "a5",
             },
         ),
         (

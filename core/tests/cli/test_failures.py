@@ -2,8 +2,8 @@
 
 import pytest
 
-from turnlane.api import Secret, SessionError, Stage, TransportError
-from turnlane.cli.failures import InternalError, Interruption, report, staged
+from turnlane.api import InternalError, Secret, SessionError, Stage, TransportError
+from turnlane.cli.failures import Interruption, report, staged
 from turnlane.telemetry import REDACTOR
 
 FAILURE = TransportError(Stage.TURN_DIAL, "turn_unreachable", "no way", "look")

@@ -6,8 +6,8 @@ from contextlib import suppress
 import anyio
 import pytest
 
-from turnlane.api import SessionError, Stage
-from turnlane.cli.failures import InternalError, Interruption, staged
+from turnlane.api import InternalError, SessionError, Stage
+from turnlane.cli.failures import Interruption, staged
 from turnlane.cli.lifecycle import run_once, run_until_stopped
 
 pytestmark = pytest.mark.anyio

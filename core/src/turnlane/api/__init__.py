@@ -24,6 +24,7 @@ from turnlane.api.descriptors import (
 )
 from turnlane.api.errors import (
     AdapterError,
+    InternalError,
     LinkError,
     PolicyError,
     ProviderError,
@@ -61,6 +62,7 @@ __all__ = [
     "DatagramIngress",
     "DatagramSocket",
     "Direction",
+    "InternalError",
     "LinkError",
     "PlatformTunnelDescriptor",
     "PolicyError",

@@ -83,3 +83,18 @@ class SessionError(TurnlaneError):
 
 class AdapterError(TurnlaneError):
     """A local end (ingress) or an upstream end (egress) failed."""
+
+
+class InternalError(TurnlaneError):
+    """A fault of Turnlane or of a plugin, told with the stage in which it showed.
+
+    Of the exception only the type is told: its text may hold anything.
+    """
+
+    def __init__(self, stage: Stage, error: BaseException) -> None:
+        super().__init__(
+            stage,
+            "internal_error",
+            f"an unexpected {type(error).__name__}",
+            "run it again with --log-level debug, and report what it says",
+        )

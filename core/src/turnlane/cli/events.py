@@ -71,6 +71,7 @@ def _told(event: events.Event) -> dict[str, object]:
                 "ready_lanes": event.ready_lanes,
                 "restart": event.restarts,
                 "relayed": event.relayed,
+                "peer_session": event.peer_session,
             }
         case events.LaneLost():
             return {

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 import typer
 
-from turnlane.api import PolicyError, Stage, TurnlaneError
+from turnlane.api import InternalError, PolicyError, Stage, TurnlaneError
 from turnlane.telemetry import REDACTOR
 
 MAX_ECHO = 20
@@ -25,18 +25,6 @@ MAX_ECHO = 20
 
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _OPTION = re.compile(r"--?[a-z][a-z-]{0,30}")
-
-
-class InternalError(TurnlaneError):
-    """A fault of Turnlane or of a plugin, told with the stage in which it showed."""
-
-    def __init__(self, stage: Stage, error: BaseException) -> None:
-        super().__init__(
-            stage,
-            "internal_error",
-            f"an unexpected {type(error).__name__}",
-            "run it again with --log-level debug, and report what it says",
-        )
 
 
 class Interruption(TurnlaneError):  # noqa: N818 - it is no error

@@ -6,10 +6,10 @@ from typing import TypeVar
 
 import anyio
 
-from turnlane.api import PolicyError, Resolution, Stage
+from turnlane.api import InternalError, PolicyError, Resolution, Stage
 from turnlane.cli.challenges import TerminalChallenges
 from turnlane.cli.events import EventLog
-from turnlane.cli.failures import InternalError, staged
+from turnlane.cli.failures import staged
 from turnlane.cli.lifecycle import run_once, run_until_stopped
 from turnlane.plugins.manager import PluginManager
 from turnlane.runtime.host import ClientHandle, Host, ServerHandle

@@ -9,23 +9,22 @@ import anyio
 from anyio.abc import TaskGroup
 
 from turnlane.api import (
-    AdapterDescriptor,
     Batch,
     ChallengePort,
     Credentials,
-    DatagramIngress,
     DatagramSocket,
+    InternalError,
     SessionError,
     Stage,
     TurnlaneError,
 )
 from turnlane.net.relayed_path import PathSettings
-from turnlane.net.udp import SocketContext
 from turnlane.plugins.manager import PluginManager
 from turnlane.proto.hello import token_key
 from turnlane.relay.lane import Lane, LanePlan, Security
 from turnlane.relay.membership import Membership
 from turnlane.relay.scheduler import Carrier, FlowSticky, RoundRobin, Scheduler, dispatch
+from turnlane.runtime.adapters import open_ingress
 from turnlane.runtime.credentials import CredentialSource, choose_endpoint
 from turnlane.runtime.events import (
     CredentialsResolved,
@@ -79,8 +78,8 @@ class LaneSlot:
 class ClientSession:
     """One client session. `run` it in a task; it is ready when `ready` is set.
 
-    `name` is how events and logs call the session; it is not the id on the wire, which changes
-    when the server has forgotten the session.
+    `name` is how events and logs call the session: its id on the wire, in hexadecimal. When the
+    server has forgotten the session the lanes begin another on the wire, which `LaneReady` names.
     """
 
     def __init__(
@@ -93,7 +92,8 @@ class ClientSession:
         wall_time: Callable[[], float],
     ) -> None:
         self.profile = profile
-        self.name = token_bytes(8).hex()
+        self._membership = Membership(token_bytes)
+        self.name = self._membership.session_id.hex()
         self.ready = anyio.Event()
         self.ended = anyio.Event()
         self.listen: tuple[str, int] = ("", 0)
@@ -125,6 +125,9 @@ class ClientSession:
                 await self._run()
         except TurnlaneError as error:
             self.error = error
+        except Exception as crash:
+            self.error = InternalError(Stage.SESSION_SUPERVISION, crash)
+            raise
         finally:
             self._enter(Stage.SHUTDOWN)
             self.ended.set()
@@ -141,19 +144,14 @@ class ClientSession:
         with closing(source):
             self._tell_credentials(await source.get())
             self._enter(Stage.LOCAL_BIND)
-            socket = await self._open_ingress(descriptor)
+            socket = await open_ingress(descriptor, self._plugins, self.profile.listen)
             with closing(socket):
                 self.listen = socket.local_address
                 await self._supervise(socket, source)
 
-    async def _open_ingress(self, descriptor: AdapterDescriptor) -> DatagramSocket:
-        implementation = self._plugins.load_adapter(descriptor)
-        ingress: DatagramIngress = implementation(SocketContext(), self.profile.listen, None)
-        return await ingress.open()
-
     async def _supervise(self, socket: DatagramSocket, source: CredentialSource) -> None:
         profile = self.profile
-        membership = Membership(token_bytes) if profile.mode is PeerMode.SESSION else None
+        membership = self._membership if profile.mode is PeerMode.SESSION else None
         lanes = [LaneSlot(index) for index in range(profile.connections)]
         self.lanes = lanes
         async with anyio.create_task_group() as tasks:
@@ -235,6 +233,7 @@ class ClientSession:
                     join_host_port(*(lane.relayed or ("", 0))),
                     endpoint.transport.value,
                     slot.restarts,
+                    self._membership.session_id.hex(),
                 )
             )
             if self.ready_lanes == len(self.lanes):

@@ -105,11 +105,11 @@ class CredentialSource:
         profile = self._profile
         settings = self._settings()
         implementation = self._plugins.load_provider(profile.provider)
-        provider: Provider = implementation(RuntimeProviderContext(self._wall_time))
         request = ResolveRequest(profile.link, settings, profile.interactive)
         limit = INTERACTIVE_TIMEOUT if profile.interactive else RESOLVE_TIMEOUT
         try:
             with span("provider_resolve", provider=profile.provider), anyio.fail_after(limit):
+                provider: Provider = implementation(RuntimeProviderContext(self._wall_time))
                 resolution = await provider.resolve(request, self._challenges)
         except TurnlaneError:
             raise
@@ -119,7 +119,7 @@ class CredentialSource:
                 f"the provider {profile.provider} gave no answer within {limit:.0f} s",
                 "check the network, then try again",
             ) from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # The text of a foreign exception may hold the link: only its type is told.
             raise ProviderError(
                 "provider_crashed",

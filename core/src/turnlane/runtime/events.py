@@ -31,13 +31,17 @@ class CredentialsResolved(Event):
 
 @dataclass(frozen=True)
 class LaneReady(Event):
-    """A lane carries traffic; `restarts` counts how often it was made anew before."""
+    """A lane carries traffic; `restarts` counts how often it was made anew before.
+
+    `peer_session` is the id by which the server's log knows the session.
+    """
 
     lane: int
     ready_lanes: int
     relayed: str
     transport: str
     restarts: int
+    peer_session: str
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,16 @@ from secrets import token_bytes
 import anyio
 from anyio.abc import TaskGroup
 
-from turnlane.api import AdapterDescriptor, DatagramEgress, Secret, Stage, TurnlaneError
+from turnlane.api import DatagramEgress, InternalError, Secret, Stage, TurnlaneError
 from turnlane.net.dtls_server import DtlsServer
 from turnlane.net.identity import Identity
-from turnlane.net.udp import ListeningUdpSocket, SocketContext
+from turnlane.net.udp import ListeningUdpSocket
 from turnlane.plugins.manager import PluginManager
 from turnlane.proto.hello import token_key
 from turnlane.relay.legacy_peers import LegacyPeers
 from turnlane.relay.listener import Listener, PeerHandler
 from turnlane.relay.session_peers import SessionPeers, SessionTerms
+from turnlane.runtime.adapters import GuardedEgress
 from turnlane.runtime.events import (
     Event,
     FlowFailed,
@@ -89,6 +90,9 @@ class TunnelServer:
                 await self._run()
         except TurnlaneError as error:
             self.error = error
+        except Exception as crash:
+            self.error = InternalError(Stage.SERVER_INIT, crash)
+            raise
         finally:
             self.ended.set()
             self._on_event(
@@ -101,7 +105,7 @@ class TunnelServer:
         descriptor = validate_server(profile, self._plugins)
         self._enter(Stage.SERVER_INIT)
         self.identity = Identity.load_or_create(profile.identity, self._wall_time())
-        egress = self._egress(descriptor)
+        egress = GuardedEgress(descriptor, self._plugins, profile.connect)
         await egress.prepare()
         self._enter(Stage.LISTEN)
         main = await ListeningUdpSocket.bind(*split_host_port(profile.listen))
@@ -116,11 +120,6 @@ class TunnelServer:
                 legacy.close()
         if self.error is not None:
             raise self.error
-
-    def _egress(self, descriptor: AdapterDescriptor) -> DatagramEgress:
-        implementation = self._plugins.load_adapter(descriptor)
-        egress: DatagramEgress = implementation(SocketContext(), self.profile.connect, None)
-        return egress
 
     async def _serve(
         self, main: ListeningUdpSocket, legacy: ListeningUdpSocket | None, egress: DatagramEgress

@@ -131,7 +131,8 @@ class EventFormatter(logging.Formatter):
             case Secret():
                 return REDACTED
             case Enum():
-                return self._plain(value.value)
+                # The names that this program chose: no secret, though one may be the same word.
+                return value.value
             case int() | float():
                 text = str(value)
                 shown = self._redactor.redact(text)
