@@ -44,16 +44,16 @@ async def test_two_lanes_under_traffic_come_back_from_a_restart_of_the_relay(
                         timeout=BACK_WITHIN,
                     )
                 traffic.cancel_scope.cancel()
-            first.forget()
-            second.forget()
-            await first.exchange(rounds=5)
-            await second.exchange(rounds=5)
+            assert await first.answered(5.0)
+            assert await second.answered(5.0)
+            assert tunnel.echo.counters["sources"] == 2, "the upstream has noticed nothing"
+        with Application(session.listen) as third:
+            await third.exchange(rounds=5)
         assert {event.lane for event in tunnel.told(LaneLost)} == {0, 1}
         assert not tunnel.told(SessionEnded)
         accepted = tunnel.told(PeerAccepted)
         assert len({event.client_session for event in accepted}) == 1, "it is the same session"
         assert sum(event.new_session for event in accepted) == 1
-        assert tunnel.echo.counters["sources"] == 2, "the upstream has noticed nothing"
         await session.stop()
         await relay.until(
             lambda: all(one.given_back for one in relay.allocations[2:]),

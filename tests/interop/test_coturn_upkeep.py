@@ -38,8 +38,8 @@ PAUSE = 0.01
 """Seconds between two datagrams of an application: a modest rate, at which none may be lost."""
 
 
-async def keep_exchanging(application: Application) -> None:
-    while True:
+async def keep_exchanging(application: Application, enough: anyio.Event) -> None:
+    while not enough.is_set():
         await application.exchange()
         await anyio.sleep(PAUSE)
 
@@ -63,15 +63,16 @@ async def test_allocation_permission_and_channel_are_renewed_under_traffic_witho
     async with coturn(*SHORT) as relay, Tunnel(tmp_path) as tunnel:
         session = await tunnel.start(relay.link(transport), connections=2)
         with Application(session.listen) as first, Application(session.listen) as second:
+            enough = anyio.Event()
             async with anyio.create_task_group() as traffic:
-                traffic.start_soon(keep_exchanging, first)
-                traffic.start_soon(keep_exchanging, second)
+                traffic.start_soon(keep_exchanging, first, enough)
+                traffic.start_soon(keep_exchanging, second, enough)
                 await relay.until(
                     lambda: all(map(is_renewed, relay.allocations)),
                     f"{TIMES} renewals of everything",
                     timeout=LIFETIME * (TIMES + 2),
                 )
-                traffic.cancel_scope.cancel()
+                enough.set()
             assert min(first.exchanged, second.exchanged) > 500
         assert not tunnel.told(LaneLost)
         assert len(relay.allocations) == 2, "the lanes are the ones that were made at first"
@@ -108,10 +109,11 @@ async def test_a_session_outlives_its_turn_rest_credentials_and_renews_them_for_
     ):
         session = await tunnel.start(relay.rest_link(secret, lifetime=1, transport="tcp"))
         with Application(session.listen) as application:
+            enough = anyio.Event()
             async with anyio.create_task_group() as traffic:
-                traffic.start_soon(keep_exchanging, application)
+                traffic.start_soon(keep_exchanging, application, enough)
                 await relay.until(lambda: relay.allocations[0].refreshes >= 3, "three refreshes")
-                traffic.cancel_scope.cancel()
+                enough.set()
             (minted,) = {one.username for one in relay.allocations}
             await relay.restart()
             await tunnel.until(

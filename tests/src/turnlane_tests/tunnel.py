@@ -3,8 +3,9 @@
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
+from secrets import token_bytes
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -140,6 +141,7 @@ class Application:
         self._socket = socket.socket(family_of(listen[0]), socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._socket.connect(listen)
+        self._tag = token_bytes(4)
         self._sent = 0
         self.exchanged = 0
 
@@ -165,12 +167,15 @@ class Application:
         self.expect_silence()
 
     async def answered(self, timeout: float) -> bool:
-        """Send one datagram and say whether it came back within `timeout` seconds."""
+        """Send one datagram and say whether it came back within `timeout` seconds.
+
+        What was sent earlier may come back too; raises `AssertionError` for what never was ours.
+        """
         payload = self._payload(100)
         with anyio.move_on_after(timeout):
             self._socket.send(payload)
-            while await self._receive() != payload:
-                pass
+            while (returned := await self._receive()) != payload:
+                assert returned.startswith(self._tag[: len(returned)]), "somebody else's datagram"
             return True
         return False
 
@@ -181,12 +186,6 @@ class Application:
                 return await self._receive()
         except TimeoutError:
             raise AssertionError(f"no datagram came back in {REPLY_TIMEOUT:g} s") from None
-
-    def forget(self) -> None:
-        """Drop the datagrams that have come back and that nobody has taken."""
-        with suppress(BlockingIOError):
-            while True:
-                self._socket.recv(65_535)
 
     def expect_silence(self) -> None:
         """Raise `AssertionError` if there is a datagram that nobody has asked for."""
@@ -204,7 +203,7 @@ class Application:
                 await anyio.wait_readable(self._socket)
 
     def _payload(self, size: int) -> bytes:
-        """Return `size` bytes that differ from the last ones, if they are any."""
+        """Return `size` bytes that say whose they are and which, as far as there is room."""
         self._sent += 1
-        pattern = self._sent.to_bytes(4, "little")
-        return (pattern * (size // 4 + 1))[:size]
+        pattern = self._tag + self._sent.to_bytes(4, "little")
+        return (pattern * (size // len(pattern) + 1))[:size]
