@@ -42,7 +42,7 @@ class DemoPlan:
 
     connections: int = 1
     count: int = 1000
-    patience: float = 1.0
+    patience: float = 2.0
     transport: RelayTransport = RelayTransport.UDP
 
 
