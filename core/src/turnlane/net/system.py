@@ -57,6 +57,9 @@ async def resolve(
             f"{host} is not of the address family of the local address",
             "bind to an address of the same family, or leave the binding out",
         )
+    if is_address(host):
+        # No name to look up, so no thread to wait for: a new flow opens at once.
+        return family_of(host), literal_address(host, port)
     try:
         found = await anyio.getaddrinfo(host, port, family=family, type=kind)
     except (OSError, UnicodeError):
@@ -67,6 +70,21 @@ async def resolve(
         if found_family in (socket.AF_INET, socket.AF_INET6):
             return socket.AddressFamily(found_family), address
     raise TransportError(stage, code, f"the name {host} has no IP address", "check the name")
+
+
+def literal_address(host: str, port: int) -> SocketAddress:
+    """Return the socket address of an address literal; a scope (`fe80::1%eth0`) is kept."""
+    address = ipaddress.ip_address(host)
+    if isinstance(address, ipaddress.IPv4Address):
+        return host, port
+    scope = address.scope_id
+    if scope is None:
+        return host, port, 0, 0
+    try:
+        number = int(scope) if scope.isdigit() else socket.if_nametoindex(scope)
+    except OSError:
+        number = 0
+    return host.partition("%")[0], port, 0, number
 
 
 def open_socket(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:

@@ -1,6 +1,6 @@
 """The host: the one embeddable object behind the command line, a daemon and other shells.
 
-    async with Host(PluginManager.discover(), on_event=print) as host:
+    async with Host(PluginManager.load(), on_event=print) as host:
         client = await host.start_client(profile)
         ...
         await client.stop()
