@@ -9,6 +9,7 @@ from OpenSSL import SSL
 from turnlane.api.errors import TransportError
 from turnlane.net.dtls import (
     DEFAULT_HANDSHAKE_TIMEOUT,
+    MAX_PAYLOAD,
     MAX_RETRANSMISSION,
     OVERHEAD,
     AssociationClosed,
@@ -155,21 +156,20 @@ def test_several_records_of_one_datagram_give_several_payloads() -> None:
     assert pair.server.receive_datagram(datagram, 0.0) == [bytes([n]) for n in range(5)]
 
 
-@pytest.mark.parametrize("mtu", [256, 576, 1200, 1472, 9000])
-def test_the_largest_payload_fills_the_mtu_exactly(mtu: int) -> None:
-    pair = Pair(mtu=mtu, server_mtu=mtu)
-    pair.start()
-    assert pair.client.max_payload == mtu - OVERHEAD
-    payload = bytes(pair.client.max_payload)
-    datagram = pair.client.encrypt(payload)
-    assert len(datagram) == mtu
-    assert pair.server.receive_datagram(datagram, 0.0) == [payload]
+@pytest.mark.parametrize("size", [1, 1163, 1164, 1427, 9000, MAX_PAYLOAD])
+def test_a_payload_is_not_bound_by_the_handshakes_mtu(size: int) -> None:
+    pair = established()
+    for sender, receiver in ((pair.client, pair.server), (pair.server, pair.client)):
+        payload = bytes(size)
+        datagram = sender.encrypt(payload)
+        assert len(datagram) == size + OVERHEAD
+        assert receiver.receive_datagram(datagram, 0.0) == [payload]
 
 
 def test_payloads_that_do_not_fit_and_empty_ones_are_refused() -> None:
     pair = established()
-    with pytest.raises(PayloadSizeError, match="1164 bytes; a payload has 1 to 1163"):
-        pair.client.encrypt(bytes(pair.client.max_payload + 1))
+    with pytest.raises(PayloadSizeError, match="16385 bytes; a payload has 1 to 16384"):
+        pair.client.encrypt(bytes(MAX_PAYLOAD + 1))
     with pytest.raises(PayloadSizeError):
         pair.client.encrypt(b"")
     assert pair.server.receive_datagram(pair.client.encrypt(b"on"), 0.0) == [b"on"]

@@ -49,7 +49,10 @@ LAST_FLIGHT_INTERVAL = 0.5
 MAX_RECORDS = 64
 """Records of one datagram that are looked at."""
 
-_MAX_PLAINTEXT = 2**14
+MAX_PAYLOAD = 2**14
+"""Bytes of the largest payload of one record (RFC 6347, section 4.3.1)."""
+
+_MAX_RECORD = MAX_PAYLOAD + OVERHEAD
 
 _APPLICATION_DATA = int(ContentType.APPLICATION_DATA)
 
@@ -120,7 +123,7 @@ DtlsEvent = HandshakeCompleted | HandshakeFailed | AssociationClosed
 
 
 class PayloadSizeError(ValueError):
-    """A payload that does not fit one record of the MTU, or an empty one, which DTLS cannot send.
+    """A payload that does not fit one record, or an empty one, which DTLS cannot send.
 
     OpenSSL writes no record for zero bytes and skips one that it receives.
     """
@@ -159,14 +162,12 @@ class DtlsAssociation:
         self, context: SSL.Context, *, pin: Pin | None, mtu: int, handshake_timeout: float
     ) -> None:
         """Use `client` or `server` instead."""
-        if not MIN_MTU <= mtu <= _MAX_PLAINTEXT:
-            raise ValueError(f"an MTU is between {MIN_MTU} and {_MAX_PLAINTEXT}, not {mtu}")
+        if not MIN_MTU <= mtu <= MAX_PAYLOAD:
+            raise ValueError(f"an MTU is between {MIN_MTU} and {MAX_PAYLOAD}, not {mtu}")
         self.statistics = DtlsStatistics()
         self._witness = Witness(pin)
         self._connection = new_connection(context, self._witness, mtu)
         self._is_client = False
-        self._mtu = mtu
-        self._max_payload = mtu - OVERHEAD
         self._handshake_timeout = handshake_timeout
         self._state = State.IDLE
         self._packer = FlightPacker(mtu)
@@ -189,7 +190,8 @@ class DtlsAssociation:
         """Make the end that opens the association.
 
         With a pin only the server with that key is accepted; None accepts any, which protects
-        from nobody who can intercept. `mtu` bounds every datagram, in bytes of UDP payload.
+        from nobody who can intercept. `mtu` bounds the handshake's datagrams, in bytes of UDP
+        payload; a payload's record is as large as the payload makes it.
         """
         association = cls(client_context(), pin=pin, mtu=mtu, handshake_timeout=handshake_timeout)
         association._is_client = True
@@ -244,14 +246,6 @@ class DtlsAssociation:
     def state(self) -> State:
         """Where the association is."""
         return self._state
-
-    @property
-    def max_payload(self) -> int:
-        """Bytes of the largest payload that fits one record of the MTU.
-
-        Exact once the handshake has completed; until then it is that of AES-GCM, the smallest.
-        """
-        return self._max_payload
 
     @property
     def is_pending(self) -> bool:
@@ -313,19 +307,18 @@ class DtlsAssociation:
             self._retransmit(now)
 
     def encrypt(self, payload: bytes | bytearray | memoryview) -> bytes:
-        """Return the datagram that carries `payload`, one record.
+        """Return the datagram that carries `payload`: one record, at most `OVERHEAD` bytes longer.
 
-        Raises `PayloadSizeError` for an empty payload and one above `max_payload`, and
+        Whether the path carries it is not known here. Raises `PayloadSizeError` for an empty
+        payload and one above `MAX_PAYLOAD`, and
         `AssociationStateError` when the association is not established (any more).
         """
         if self._state is not State.ESTABLISHED:
             raise AssociationStateError("no association to encrypt for")
-        if not 0 < len(payload) <= self._max_payload:
-            raise PayloadSizeError(
-                f"{len(payload)} bytes; a payload has 1 to {self._max_payload} bytes"
-            )
+        if not 0 < len(payload) <= MAX_PAYLOAD:
+            raise PayloadSizeError(f"{len(payload)} bytes; a payload has 1 to {MAX_PAYLOAD} bytes")
         self._connection.send(payload)
-        return self._connection.bio_read(self._mtu)
+        return self._connection.bio_read(_MAX_RECORD)
 
     def export(self, label: bytes, length: int, context: bytes = b"") -> bytes:
         """Derive `length` bytes that both ends share and nobody else knows (RFC 5705).
@@ -406,7 +399,7 @@ class DtlsAssociation:
         connection = self._connection
         try:
             connection.bio_write(record)
-            return connection.recv(_MAX_PLAINTEXT)
+            return connection.recv(MAX_PAYLOAD)
         except SSL.WantReadError:
             self.statistics.discarded += 1
             return b""
@@ -419,7 +412,7 @@ class DtlsAssociation:
         pyOpenSSL emptied the error queue when it raised; only a real end raises once more.
         """
         try:
-            return self._connection.recv(_MAX_PLAINTEXT)
+            return self._connection.recv(MAX_PAYLOAD)
         except SSL.WantReadError:
             self.statistics.discarded += 1
         except SSL.ZeroReturnError:
@@ -475,7 +468,6 @@ class DtlsAssociation:
             self._fail("pin_mismatch", "the server's key was not verified")
             return
         self._retransmit_at = None
-        self._max_payload = self._connection.get_cleartext_mtu()
         self._enter(State.ESTABLISHED)
         # Only a server's last flight ends a full handshake: the client keeps none.
         self._flight = flight
@@ -500,7 +492,7 @@ class DtlsAssociation:
         """Take what OpenSSL kept of payloads that overtook the end of the handshake."""
         while self._state is State.ESTABLISHED:
             try:
-                payloads.append(self._connection.recv(_MAX_PLAINTEXT))
+                payloads.append(self._connection.recv(MAX_PAYLOAD))
             except SSL.WantReadError:
                 return
             except SSL.Error:

@@ -16,6 +16,7 @@ from turnlane.api.errors import SessionError, TransportError, TurnlaneError
 from turnlane.api.secrets import Secret
 from turnlane.api.stages import Stage
 from turnlane.net.dtls import (
+    MAX_PAYLOAD,
     AssociationClosed,
     AssociationStateError,
     DtlsAssociation,
@@ -141,7 +142,7 @@ class Lane:
                 self._last_flow = batch.flows[index]
             packet = batch.view[begin:end]
             if association is not None:
-                if len(packet) > association.max_payload:
+                if len(packet) > MAX_PAYLOAD:
                     self.too_large += 1
                     continue
                 path.send(association.encrypt(packet))

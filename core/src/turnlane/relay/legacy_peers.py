@@ -10,7 +10,7 @@ from anyio.abc import TaskGroup
 from turnlane.api.adapters import DatagramEgress
 from turnlane.api.batch import Batch
 from turnlane.api.errors import AdapterError
-from turnlane.net.dtls import AssociationStateError, DtlsAssociation
+from turnlane.net.dtls import MAX_PAYLOAD, AssociationStateError, DtlsAssociation
 from turnlane.net.dtls_server import DtlsServer
 from turnlane.net.system import SocketAddress
 from turnlane.relay.flows import FlowTable, Forwarder
@@ -41,7 +41,7 @@ class LegacyPeer:
         association = self.association
         try:
             for packet in batch:
-                if 0 < len(packet) <= association.max_payload:
+                if 0 < len(packet) <= MAX_PAYLOAD:
                     self._transmit(association.encrypt(packet), self.address)
         except AssociationStateError:
             return  # the association has just ended; its event is on the way

@@ -6,7 +6,7 @@ import anyio
 
 from turnlane.api.batch import Batch
 from turnlane.api.secrets import Secret
-from turnlane.net.dtls import AssociationStateError, DtlsAssociation
+from turnlane.net.dtls import MAX_PAYLOAD, AssociationStateError, DtlsAssociation
 from turnlane.net.system import SocketAddress
 from turnlane.proto.frames import HEADER_SIZE, ByeCode, datagram_flow, write_datagram_header
 from turnlane.proto.hello import EXPORTER_LABEL, EXPORTER_SIZE, WelcomeTerms
@@ -86,7 +86,7 @@ class ServerLane:
             for index in range(start, stop):
                 begin = batch.starts[index] - HEADER_SIZE
                 end = begin + HEADER_SIZE + batch.sizes[index]
-                if end - begin > association.max_payload:
+                if end - begin > MAX_PAYLOAD:
                     self.too_large += 1
                     continue
                 write_datagram_header(batch.buffer, begin, batch.flows[index])
