@@ -76,8 +76,8 @@ def test_a_channel_carries_data_both_ways(talk, client):
     client.exchange(encode(ON, b"hello", padded=False))
     assert talk.to_peers == [(b"hello", PEER)]
     assert talk.from_peer(b"world", PEER) == encode(ON, b"world", padded=False)
-    assert talk.counted["packets_down"] == 1
-    assert talk.counted["bytes_down"] == 5
+    assert talk.counted["packets_up"] == talk.counted["packets_down"] == 1
+    assert talk.counted["bytes_up"] == talk.counted["bytes_down"] == 5
 
 
 def test_without_a_channel_a_peer_reaches_the_client_in_an_indication(talk, client):
@@ -192,6 +192,17 @@ def test_one_clients_channel_is_not_anothers(talk, client):
 def test_what_makes_no_sense_is_counted_and_ignored(talk, client, message):
     assert client.exchange(message) == []
     assert talk.counted["malformed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "message_class"),
+    [(Method.DATA, MessageClass.INDICATION), (Method.SEND, MessageClass.RESPONSE)],
+)
+def test_only_a_send_indication_carries_data_to_a_peer(talk, client, method, message_class):
+    client.permit(PEER)
+    attributes = {"XOR-PEER-ADDRESS": PEER, "DATA": b"x"}
+    assert client.exchange(build(method, message_class, bytes(12), attributes)) == []
+    assert talk.to_peers == []
 
 
 def test_methods_of_indications_are_not_requests(talk, client):
