@@ -101,6 +101,7 @@ class StreamWire:
         self._tls = tls
         self._backlog: deque[bytes] = deque()
         self._waiting = 0
+        self._reading: anyio.CancelScope | None = None
         self.dropped = 0
         self.refused = 0
 
@@ -128,7 +129,7 @@ class StreamWire:
             try:
                 chunks = self._tls.decrypt(chunks)
             except ssl.SSLError as error:
-                raise _tls_failed(error) from None
+                raise _tls_failed(error, Stage.TURN_ALLOCATE) from None
             self._enqueue(self._tls.pending_output())
             self._flush()
         return chunks
@@ -138,14 +139,28 @@ class StreamWire:
         if droppable and self._waiting + len(message) > MAX_BACKLOG:
             self.dropped += 1
             return False
-        self._enqueue(self._tls.encrypt(message) if self._tls is not None else message)
+        if self._tls is not None:
+            try:
+                message = self._tls.encrypt(message)
+            except ssl.SSLError:
+                # TLS has ended; as with a broken connection, the reading side tells.
+                self.dropped += 1
+                return False
+        self._enqueue(message)
         self._flush()
         return True
 
     async def wait(self) -> None:
-        """Wait until the socket is readable; while there is a backlog, also move that."""
+        """Wait until the socket is readable; while there is a backlog, also move that.
+
+        Returns early, with nothing to read, when a write meanwhile has left a backlog.
+        """
         if not self._backlog:
-            await anyio.wait_readable(self._socket)
+            try:
+                with anyio.CancelScope() as self._reading:
+                    await anyio.wait_readable(self._socket)
+            finally:
+                self._reading = None
             return
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._until_readable, tasks)
@@ -179,14 +194,16 @@ class StreamWire:
                 self._waiting -= sent
                 if sent < len(data):
                     self._backlog[0] = data[sent:]
-                    return
+                    break
                 self._backlog.popleft()
         except BlockingIOError:
-            return
+            pass
         except OSError:
             # The reading side reports the broken connection; here there is nobody to tell.
             self._backlog.clear()
             self._waiting = 0
+        if self._backlog and self._reading is not None:
+            self._reading.cancel()
 
 
 class TlsLayer:
@@ -297,7 +314,7 @@ async def dial(
         ) from None
     except ssl.SSLError as error:
         opened.close()
-        raise _tls_failed(error) from None
+        raise _tls_failed(error, Stage.TURN_DIAL) from None
     except OSError as error:
         opened.close()
         raise _unreachable(endpoint, error) from None
@@ -359,16 +376,16 @@ def _unreachable(endpoint: RelayEndpoint, error: OSError) -> TransportError:
     )
 
 
-def _tls_failed(error: ssl.SSLError) -> TransportError:
+def _tls_failed(error: ssl.SSLError, stage: Stage) -> TransportError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return TransportError(
-            Stage.TURN_DIAL,
+            stage,
             "turn_certificate_invalid",
             f"the relay's certificate is not trusted: {error.verify_message}",
             "give the authority with --ca-file, or check the relay's name",
         )
     return TransportError(
-        Stage.TURN_DIAL,
+        stage,
         "turn_tls_failed",
         f"TLS with the relay failed: {error.reason or 'protocol error'}",
         "check that this port speaks TLS",
