@@ -4,6 +4,8 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 
 from turnlane.api.errors import TransportError
@@ -23,9 +25,10 @@ from turnlane.net.dtls import (
 from turnlane.net.dtls_context import CIPHERS, server_context
 from turnlane.net.identity import Identity, Pin
 from turnlane.net.openssl import check_library
-from turnlane.proto.dtls_records import records_untrusted
+from turnlane.proto.dtls_records import ContentType, records_untrusted
 
-IDENTITY = Identity.generate(1_700_000_000.0)
+NOW = 1_700_000_000.0
+IDENTITY = Identity.generate(NOW)
 NO_EXTENDED_MASTER_SECRET = 1
 """SSL_OP_NO_EXTENDED_MASTER_SECRET, which pyOpenSSL does not name."""
 
@@ -239,7 +242,7 @@ def test_without_a_pin_any_server_is_taken_and_its_pin_told() -> None:
 
 
 def test_a_server_with_another_key_is_refused_and_told_so() -> None:
-    pair = Pair(pin=Identity.generate(1_700_000_000.0).pin)
+    pair = Pair(pin=Identity.generate(NOW).pin)
     pair.start()
     refused = pair.client.next_event()
     assert isinstance(refused, HandshakeFailed)
@@ -253,7 +256,7 @@ def test_a_server_with_another_key_is_refused_and_told_so() -> None:
 
 
 def test_a_pin_is_checked_against_the_servers_own_key_not_one_it_attaches() -> None:
-    attacker = Identity.generate(1_700_000_000.0)
+    attacker = Identity.generate(NOW)
     context = raw_context(SSL.DTLS_SERVER_METHOD)
     context.use_certificate(attacker.certificate)
     context.use_privatekey(attacker.key)
@@ -263,6 +266,34 @@ def test_a_pin_is_checked_against_the_servers_own_key_not_one_it_attaches() -> N
     event = client.next_event()
     assert isinstance(event, HandshakeFailed)
     assert event.code == "pin_mismatch"
+
+
+@pytest.mark.parametrize("pinned", ["server", "issuer"])
+def test_a_pin_is_of_the_servers_key_and_not_of_the_one_that_signed_it(pinned: str) -> None:
+    issuer, server = Identity.generate(NOW), Identity.generate(NOW)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(server.certificate.subject)
+        .issuer_name(issuer.certificate.subject)
+        .public_key(server.key.public_key())
+        .serial_number(1)
+        .not_valid_before(server.certificate.not_valid_before_utc)
+        .not_valid_after(server.certificate.not_valid_after_utc)
+        .sign(issuer.key, hashes.SHA256())
+    )
+    context = raw_context(SSL.DTLS_SERVER_METHOD)
+    context.use_certificate(signed)
+    context.use_privatekey(server.key)
+    context.add_extra_chain_cert(issuer.certificate)
+    client = DtlsAssociation.client(pin=server.pin if pinned == "server" else issuer.pin)
+    RawPeer(context, client=False).shake(client)
+    event = client.next_event()
+    if pinned == "server":
+        assert isinstance(event, HandshakeCompleted)
+        assert event.peer_pin == server.pin
+    else:
+        assert isinstance(event, HandshakeFailed)
+        assert event.code == "pin_mismatch"
 
 
 def test_a_certificate_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,9 +398,15 @@ def test_nothing_is_resumed() -> None:
     context = raw_context(SSL.DTLS_CLIENT_METHOD)
     ours = server_context(IDENTITY)
     first = RawPeer(context, client=True)
-    first.shake(accepting(ours))
+    kept = accepting(ours)
+    first.shake(kept)
     session = first.connection.get_session()
     assert session is not None
+    # Only a session that was ended in order may be resumed at all.
+    kept.close()
+    first.connection.bio_write(kept.datagrams_to_send()[0])
+    with pytest.raises(SSL.ZeroReturnError):
+        first.connection.recv(100)
     second = RawPeer(context, client=True)
     second.connection.set_session(session)
     server = accepting(ours)
@@ -396,6 +433,21 @@ def test_a_renegotiation_is_declined_and_the_association_goes_on() -> None:
     assert server.receive_datagram(raw.sent(), 0.0) == []
     assert server.state is State.ESTABLISHED
     assert server.next_event() is None
+
+
+def test_a_client_does_not_begin_anew_when_the_server_asks_for_it() -> None:
+    raw = RawPeer(raw_server_context(), client=False)
+    client = DtlsAssociation.client(pin=IDENTITY.pin)
+    raw.shake(client)
+    assert isinstance(client.next_event(), HandshakeCompleted)
+    raw.connection.renegotiate()
+    raw.go_on()
+    asked = raw.sent()
+    assert asked
+    client.receive_datagram(asked, 0.0)
+    sent = [record for data in client.datagrams_to_send() for record in records_untrusted(data)]
+    assert all(record.content_type == ContentType.ALERT for record in sent)
+    assert client.state is State.ESTABLISHED
 
 
 # The end
@@ -452,6 +504,27 @@ def test_closing_before_there_is_an_association_is_silent(started: bool) -> None
     assert client.get_timer() is None
 
 
+def test_an_end_that_openssl_cannot_announce_is_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = established()
+    monkeypatch.setattr(pair.client._connection, "shutdown", failing)
+    pair.client.close()
+    assert pair.client.state is State.CLOSED
+    assert pair.client.datagrams_to_send() == []
+
+
+def failing() -> None:
+    raise SSL.Error([("SSL routines", "", "out of order")])
+
+
+def test_an_association_that_has_ended_does_not_come_back() -> None:
+    client = DtlsAssociation.client(pin=None)
+    client.close()
+    with pytest.raises(AssociationStateError):
+        client.start(0.0)
+    with pytest.raises(AssociationStateError, match="CLOSED is not followed by ESTABLISHED"):
+        client._enter(State.ESTABLISHED)
+
+
 # Time
 
 
@@ -482,6 +555,18 @@ def test_a_handshake_has_twenty_seconds_unless_told_otherwise() -> None:
     assert server.next_event() is None
     server.handle_timer(25.0)
     assert isinstance(server.next_event(), HandshakeFailed)
+
+
+def test_a_flight_that_openssl_refuses_to_repeat_fails_the_handshake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = DtlsAssociation.client(pin=None)
+    client.start(0.0)
+    monkeypatch.setattr(client._connection, "DTLSv1_handle_timeout", failing)
+    client.handle_timer(1.0)
+    event = client.next_event()
+    assert isinstance(event, HandshakeFailed)
+    assert (event.code, event.message) == ("protocol_error", "out of order")
 
 
 def test_timers_do_nothing_to_an_established_association() -> None:

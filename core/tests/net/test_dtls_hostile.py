@@ -262,6 +262,17 @@ def test_a_plaintext_alert_during_the_handshake_ends_it() -> None:
     assert (event.code, event.alert) == ("peer_alert", "handshake_failure")
 
 
+def test_a_warning_during_the_handshake_is_not_taken_for_a_refusal() -> None:
+    server = handshaking_server()
+    server.receive_datagram(encode_record(21, 0, 60, b"\x01\x70"), 0.0)
+    assert server.state is State.HANDSHAKING
+    unexpected = handshake_message(20, 1, 12, 0, bytes(12))
+    server.receive_datagram(encode_record(22, 0, 61, unexpected), 0.0)
+    event = server.next_event()
+    assert isinstance(event, HandshakeFailed)
+    assert event.code == "protocol_error"
+
+
 def test_a_large_certificate_of_a_server_still_fits() -> None:
     context = SSL.Context(SSL.DTLS_SERVER_METHOD)
     context.set_options(SSL.OP_NO_QUERY_MTU)

@@ -247,6 +247,32 @@ def test_a_peer_that_leaves_is_forgotten_and_answered() -> None:
     assert endpoint.server.association(HOME) is None
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_a_handshake_that_completes_and_ends_within_one_datagram_leaves_nothing(
+    full: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = make_server(max_associations=1)
+    peer = Peer(endpoint)
+    peer.step()
+    peer.step()
+    if full:
+        Peer(endpoint, ELSEWHERE).shake()
+        endpoint.events.clear()
+    receive = DtlsAssociation.receive_datagram
+
+    def receive_and_end(association: DtlsAssociation, data: bytes, now: float) -> list[bytes]:
+        payloads = receive(association, data, now)
+        association._end("close_notify")
+        return payloads
+
+    monkeypatch.setattr(DtlsAssociation, "receive_datagram", receive_and_end)
+    peer.send()
+    kinds = [type(event) for event in endpoint.events]
+    assert kinds == ([Failed] if full else [Accepted, Closed])
+    assert endpoint.server.association(HOME) is None
+    assert endpoint.server.handshake_count == 0
+
+
 def test_dropping_a_peer_tells_it_and_forgets_it_without_an_event() -> None:
     endpoint = make_server()
     peer = Peer(endpoint).shake()

@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turnlane.proto.dtls_cookie import TICK, CookieIssuer
-from turnlane.proto.dtls_flight import FlightPacker, is_alert
+from turnlane.proto.dtls_flight import FlightPacker
 from turnlane.proto.dtls_records import (
     MAX_RECORD_BODY,
     MAX_SEQUENCE,
     AlertDescription,
     ClientHello,
-    ContentType,
     DtlsRecordError,
     Record,
     alert_name,
@@ -350,9 +349,3 @@ def test_datagrams_stay_within_the_mtu_and_lose_nothing(sizes: list[int], mtu: i
 def test_small_records_share_a_datagram() -> None:
     records = flight((22, 0, 0, bytes(100)), (22, 0, 1, bytes(100)), (22, 0, 2, bytes(100)))
     assert [len(datagram) for datagram in FlightPacker(256).pack(records)] == [226, 113]
-
-
-def test_an_alert_is_told_from_a_flight() -> None:
-    alert = (ContentType.ALERT, 0, 0, b"\x02\x28")
-    assert is_alert(flight(alert))
-    assert not is_alert(flight((22, 0, 0, b"x"), alert))

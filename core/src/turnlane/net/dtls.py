@@ -14,7 +14,7 @@ from OpenSSL import SSL
 from turnlane.net import openssl
 from turnlane.net.dtls_context import Witness, client_context, new_connection, server_context
 from turnlane.net.identity import Identity, Pin
-from turnlane.proto.dtls_flight import FlightPacker, is_alert
+from turnlane.proto.dtls_flight import FlightPacker
 from turnlane.proto.dtls_records import (
     RECORD_HEADER_SIZE,
     AlertDescription,
@@ -51,8 +51,6 @@ MAX_RECORDS = 64
 
 MAX_PAYLOAD = 2**14
 """Bytes of the largest payload of one record (RFC 6347, section 4.3.1)."""
-
-_MAX_RECORD = MAX_PAYLOAD + OVERHEAD
 
 _APPLICATION_DATA = int(ContentType.APPLICATION_DATA)
 
@@ -310,15 +308,15 @@ class DtlsAssociation:
         """Return the datagram that carries `payload`: one record, at most `OVERHEAD` bytes longer.
 
         Whether the path carries it is not known here. Raises `PayloadSizeError` for an empty
-        payload and one above `MAX_PAYLOAD`, and
-        `AssociationStateError` when the association is not established (any more).
+        payload and one above `MAX_PAYLOAD`, and `AssociationStateError` when the association is
+        not established (any more).
         """
         if self._state is not State.ESTABLISHED:
             raise AssociationStateError("no association to encrypt for")
         if not 0 < len(payload) <= MAX_PAYLOAD:
             raise PayloadSizeError(f"{len(payload)} bytes; a payload has 1 to {MAX_PAYLOAD} bytes")
         self._connection.send(payload)
-        return self._connection.bio_read(_MAX_RECORD)
+        return self._connection.bio_read(len(payload) + OVERHEAD)
 
     def export(self, label: bytes, length: int, context: bytes = b"") -> bytes:
         """Derive `length` bytes that both ends share and nobody else knows (RFC 5705).
@@ -396,12 +394,17 @@ class DtlsAssociation:
 
     def _read_record(self, record: bytes) -> bytes:
         """Decrypt one record of an established association; b"" for one without a payload."""
-        connection = self._connection
-        try:
-            connection.bio_write(record)
-            return connection.recv(MAX_PAYLOAD)
-        except SSL.WantReadError:
+        self._connection.bio_write(record)
+        payload = self._read_payload()
+        if not payload and self._state is State.ESTABLISHED:
             self.statistics.discarded += 1
+        return payload
+
+    def _read_payload(self) -> bytes:
+        """Return the next payload, b"" when there is none (any more)."""
+        try:
+            return self._connection.recv(MAX_PAYLOAD)
+        except SSL.WantReadError:
             return b""
         except SSL.Error:
             return self._judge_read_error()
@@ -414,7 +417,7 @@ class DtlsAssociation:
         try:
             return self._connection.recv(MAX_PAYLOAD)
         except SSL.WantReadError:
-            self.statistics.discarded += 1
+            pass
         except SSL.ZeroReturnError:
             self._say_goodbye()
             self._end("close_notify")
@@ -490,16 +493,8 @@ class DtlsAssociation:
 
     def _read_early_payloads(self, payloads: list[bytes]) -> None:
         """Take what OpenSSL kept of payloads that overtook the end of the handshake."""
-        while self._state is State.ESTABLISHED:
-            try:
-                payloads.append(self._connection.recv(MAX_PAYLOAD))
-            except SSL.WantReadError:
-                return
-            except SSL.Error:
-                payload = self._judge_read_error()
-                if not payload:
-                    return
-                payloads.append(payload)
+        while payload := self._read_payload():
+            payloads.append(payload)
 
     def _fail(self, code: str, message: str, alert: str | None = None) -> None:
         self._collect_alert()
@@ -527,11 +522,10 @@ class DtlsAssociation:
         if not flight:
             return
         self._outbox.extend(self._packer.pack(flight))
-        if not is_alert(flight):
-            self._flight = flight
-            self._flight_sent_at = now
-            self._retransmit_after = INITIAL_RETRANSMISSION
-            self._retransmit_at = now + self._retransmit_after
+        self._flight = flight
+        self._flight_sent_at = now
+        self._retransmit_after = INITIAL_RETRANSMISSION
+        self._retransmit_at = now + self._retransmit_after
 
     def _retransmit(self, now: float) -> None:
         """Send the flight again, freshly encrypted where OpenSSL's clock agrees that it is time.

@@ -177,10 +177,8 @@ class DtlsServer:
     def handle_timer(self, now: float) -> None:
         """Let the handshakes that are due send again or give up."""
         for address, peer in list(self._handshakes.items()):
-            timer = peer.association.get_timer()
-            if timer is not None and timer <= now:
-                peer.association.handle_timer(now)
-                self._settle_handshake(address, peer)
+            peer.association.handle_timer(now)
+            self._settle_handshake(address, peer)
 
     def association(self, address: Address) -> DtlsAssociation | None:
         """Return the live association of `address`, or None."""
@@ -228,10 +226,10 @@ class DtlsServer:
         payloads: list[bytes] = []
         peer = self._live.get(address)
         handshake = self._handshakes.get(address)
-        if handshake is not None and _may_concern_handshake(first, has_live=peer is not None):
+        if handshake is not None:
             payloads += handshake.association.receive_datagram(data, now)
             self._settle_handshake(address, handshake)
-        elif handshake is None and peer is None:
+        elif peer is None:
             self.statistics.unknown += 1
         if peer is not None and (handshake is None or _may_concern_live(first)):
             payloads += peer.association.receive_datagram(data, now)
@@ -296,8 +294,7 @@ class DtlsServer:
                 self._handshakes.pop(address, None)
                 self.statistics.handshakes_failed += 1
                 self._events.append(Failed(address, event.code, event.message))
-            else:
-                # It completed and was closed within one datagram.
+            else:  # it completed and ended within one datagram
                 self._close_live(address, peer, event)
 
     def _promote(self, address: Address, peer: _Peer) -> None:
@@ -331,11 +328,6 @@ class DtlsServer:
 
     def _collect(self, address: Address, association: DtlsAssociation) -> None:
         self._outbox.extend((datagram, address) for datagram in association.datagrams_to_send())
-
-
-def _may_concern_handshake(first: Record, *, has_live: bool) -> bool:
-    """Say whether a datagram that starts with `first` may be meant for the handshake under way."""
-    return not has_live or first.content_type != ContentType.APPLICATION_DATA
 
 
 def _may_concern_live(first: Record) -> bool:

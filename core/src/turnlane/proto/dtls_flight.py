@@ -1,11 +1,6 @@
 """A flight: the handshake messages that one side sends in a row, as datagrams (RFC 6347, 4.2.4)."""
 
-from turnlane.proto.dtls_records import (
-    MAX_SEQUENCE,
-    ContentType,
-    Record,
-    encode_record,
-)
+from turnlane.proto.dtls_records import MAX_SEQUENCE, Record, encode_record
 
 
 class FlightPacker:
@@ -52,8 +47,3 @@ class FlightPacker:
         if datagram:
             datagrams.append(bytes(datagram))
         return datagrams
-
-
-def is_alert(records: list[Record]) -> bool:
-    """Say whether a flight is nothing but an alert, which is sent once and never again."""
-    return all(record.content_type == ContentType.ALERT for record in records)
