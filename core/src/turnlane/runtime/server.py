@@ -1,6 +1,7 @@
 """A tunnel server: identity, listeners, egress, from policy to drained."""
 
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from secrets import token_bytes
 
 import anyio
@@ -69,13 +70,18 @@ class TunnelServer:
         self._plugins = plugins
         self._on_event = on_event
         self._wall_time = wall_time
+        self._startup = anyio.CancelScope()
         self._stopping = anyio.Event()
         self._tasks: TaskGroup | None = None
         self._listeners: list[Listener] = []
 
     def stop(self) -> None:
-        """End in order: clients are told, then left; `ended` is set when all is released."""
+        """End in order: clients are told, then left; `ended` is set when all is released.
+
+        A startup that is under way ends where it waits.
+        """
         self._stopping.set()
+        self._startup.cancel()
 
     def link(self, host: str, port: int | None = None) -> Secret[str]:
         """Return the peer link of this server under the name or address `host`."""
@@ -106,20 +112,29 @@ class TunnelServer:
         self._enter(Stage.SERVER_INIT)
         self.identity = Identity.load_or_create(profile.identity, self._wall_time())
         egress = GuardedEgress(descriptor, self._plugins, profile.connect)
-        await egress.prepare()
-        self._enter(Stage.LISTEN)
-        main = await ListeningUdpSocket.bind(*split_host_port(profile.listen))
-        legacy: ListeningUdpSocket | None = None
-        try:
-            if profile.legacy_listen is not None:
-                legacy = await ListeningUdpSocket.bind(*split_host_port(profile.legacy_listen))
-            await self._serve(main, legacy, egress)
-        finally:
-            main.close()
-            if legacy is not None:
-                legacy.close()
+        with ExitStack() as opened:
+            listeners = await self._open(egress, opened)
+            if listeners is not None:
+                await self._serve(*listeners, egress)
         if self.error is not None:
             raise self.error
+
+    async def _open(
+        self, egress: DatagramEgress, opened: ExitStack
+    ) -> tuple[ListeningUdpSocket, ListeningUdpSocket | None] | None:
+        """Bind the main and the legacy port; None where a stop came first."""
+
+        async def bind(address: str) -> ListeningUdpSocket:
+            bound = await ListeningUdpSocket.bind(*split_host_port(address))
+            return opened.enter_context(closing(bound))
+
+        with self._startup:
+            await egress.prepare()
+            self._enter(Stage.LISTEN)
+            main = await bind(self.profile.listen)
+            legacy = self.profile.legacy_listen
+            return main, None if legacy is None else await bind(legacy)
+        return None
 
     async def _serve(
         self, main: ListeningUdpSocket, legacy: ListeningUdpSocket | None, egress: DatagramEgress
