@@ -51,11 +51,16 @@ class ServerLane:
         self._protocol.start(now)
 
     @property
+    def confirmed(self) -> bool:
+        """Whether the client is known to have been let in."""
+        return self._protocol.confirmed
+
+    @property
     def usable(self) -> bool:
         """Whether the client is believed to hear this lane."""
         return (
             self.session is not None
-            and self._protocol.confirmed
+            and self.confirmed
             and anyio.current_time() - self.last_heard < FRESH
         )
 

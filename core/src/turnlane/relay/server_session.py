@@ -54,6 +54,8 @@ class ServerSession:
     ) -> None:
         self.session_id = session_id
         self.secret = secret
+        self.resumable = False
+        """Whether a client is known to have the secret: without it nobody can come back."""
         self.lanes: dict[int, ReplyLane] = {}
         self.last_payload_at = now
         self.without_lanes_since: float | None = now

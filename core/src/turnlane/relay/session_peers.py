@@ -221,6 +221,7 @@ class SessionPeers:
             return
         lane.session = session
         lane.index = event.lane
+        session.resumable = session.resumable or not event.new_session
         replaced = session.attach(event.lane, lane)
         if isinstance(replaced, ServerLane):
             self._lose(replaced, "replaced", now, tell=ByeCode.LANE_REPLACED)
@@ -236,6 +237,7 @@ class SessionPeers:
         """Let go of a lane; `tell` says bye to its client."""
         session = lane.session
         if session is not None:
+            session.resumable = session.resumable or lane.confirmed
             self._observer.peer_lost(session.session_id.hex(), lane.index, reason)
         if tell is not None:
             lane.close(tell, now)
@@ -246,6 +248,8 @@ class SessionPeers:
             del self.lanes[lane.address]
             if self._dtls.association(lane.address) is lane.association:
                 self._dtls.drop(lane.address)
+        if session is not None and not session.lanes and not session.resumable:
+            self._end(session, reason, now)
         if self.draining and not self.lanes:
             self.left.set()
 
