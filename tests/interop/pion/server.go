@@ -91,7 +91,10 @@ func pipe(conn net.Conn, forward string) error {
 		return err
 	}
 	defer upstream.Close()
-	go func() { _ = copyDatagrams(conn, upstream) }()
+	go func() {
+		_ = copyDatagrams(conn, upstream)
+		_ = conn.Close()
+	}()
 	return copyDatagrams(upstream, conn)
 }
 

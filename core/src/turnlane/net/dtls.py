@@ -43,6 +43,13 @@ INITIAL_RETRANSMISSION = 1.0
 MAX_RETRANSMISSION = 16.0
 """Seconds until a flight is sent again: they double (RFC 6347, section 4.2.4.1)."""
 
+TIMER_MARGIN = 0.05
+"""Seconds that every such pause is longer, for OpenSSL's own timer to have run out by then.
+
+That one starts a little after the moment that we are told, by as much as the handshake's
+arithmetic takes.
+"""
+
 LAST_FLIGHT_INTERVAL = 0.5
 """Seconds between two copies of the last flight; anyone can send what asks for one."""
 
@@ -525,7 +532,7 @@ class DtlsAssociation:
         self._flight = flight
         self._flight_sent_at = now
         self._retransmit_after = INITIAL_RETRANSMISSION
-        self._retransmit_at = now + self._retransmit_after
+        self._retransmit_at = now + self._retransmit_after + TIMER_MARGIN
 
     def _retransmit(self, now: float) -> None:
         """Send the flight again, freshly encrypted where OpenSSL's clock agrees that it is time.
@@ -545,7 +552,7 @@ class DtlsAssociation:
         self._outbox.extend(self._packer.pack(self._flight))
         self._flight_sent_at = now
         self._retransmit_after = min(2 * self._retransmit_after, MAX_RETRANSMISSION)
-        self._retransmit_at = now + self._retransmit_after
+        self._retransmit_at = now + self._retransmit_after + TIMER_MARGIN
         self.statistics.retransmissions += 1
 
     def _repeat_last_flight(self, now: float, *, asked: bool) -> None:
