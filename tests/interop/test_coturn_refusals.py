@@ -72,6 +72,16 @@ async def test_a_relay_that_may_not_reach_the_server_says_so(
         await relay.until(lambda: relay.given_back, "the allocation's return")
 
 
+@ASYNCIO
+async def test_a_relay_that_does_not_relay_udp_says_so(
+    coturn: type[Coturn], tmp_path: Path
+) -> None:
+    async with coturn("--no-udp-relay") as relay, Tunnel(tmp_path) as tunnel:
+        with pytest.raises(TransportError) as caught:
+            await tunnel.start(relay.link())
+        assert what_failed(caught.value) == (Stage.TURN_ALLOCATE, "turn_unsupported_transport")
+
+
 @EACH_BACKEND
 async def test_minted_turn_rest_credentials_are_taken(coturn: type[Coturn], tmp_path: Path) -> None:
     async with coturn(secret=SHARED_SECRET) as relay, Tunnel(tmp_path) as tunnel:
