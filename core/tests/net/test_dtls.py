@@ -298,10 +298,10 @@ def test_a_pin_is_of_the_servers_key_and_not_of_the_one_that_signed_it(pinned: s
 
 
 def test_a_certificate_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_certificate: object) -> Pin:
+    def fail(_info: bytes) -> Pin:
         raise ValueError("unreadable")
 
-    monkeypatch.setattr(Pin, "of_certificate", fail)
+    monkeypatch.setattr(Pin, "of_public_key", fail)
     pair = Pair()
     pair.start()
     event = pair.client.next_event()

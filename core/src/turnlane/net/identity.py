@@ -3,6 +3,7 @@
 import base64
 import binascii
 import contextlib
+import hashlib
 import os
 import secrets
 import stat
@@ -59,12 +60,16 @@ class Pin:
     @classmethod
     def of_certificate(cls, certificate: x509.Certificate) -> Self:
         """Return the pin of a certificate's public key."""
-        info = certificate.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        return cls.of_public_key(
+            certificate.public_key().public_bytes(
+                serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
         )
-        digest = hashes.Hash(hashes.SHA256())
-        digest.update(info)
-        return cls(digest.finalize())
+
+    @classmethod
+    def of_public_key(cls, info: bytes) -> Self:
+        """Return the pin of a SubjectPublicKeyInfo in DER."""
+        return cls(hashlib.sha256(info).digest())
 
     def __str__(self) -> str:
         return base64.urlsafe_b64encode(self.digest).decode().rstrip("=")
