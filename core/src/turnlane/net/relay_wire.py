@@ -394,5 +394,8 @@ def _tls_failed(error: ssl.SSLError, stage: Stage) -> TransportError:
 
 def _broken(error: OSError) -> TransportError:
     return TransportError(
-        Stage.TURN_ALLOCATE, "turn_socket_failed", f"the relay's socket broke: {reason(error)}"
+        Stage.TURN_ALLOCATE,
+        "turn_socket_failed",
+        f"the relay's socket broke: {reason(error)}",
+        "the relay may have restarted, or the network changed: start again",
     )
