@@ -29,6 +29,10 @@ class LocalPeer:
         self._socket.send(data)
         return data
 
+    def send_empty(self) -> None:
+        """Send a datagram without a payload."""
+        self._socket.send(b"")
+
     async def receive_loop(self) -> None:
         while True:
             await anyio.wait_readable(self._socket)

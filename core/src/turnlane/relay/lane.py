@@ -84,7 +84,7 @@ class Lane:
         self.relayed: tuple[str, int] | None = None
         self.packets_sent = 0
         self.packets_received = 0
-        self.too_large = 0
+        self.unsendable = 0
         self.stray = 0
         self._deliver = deliver
         self._on_stage = on_stage
@@ -142,8 +142,9 @@ class Lane:
                 self._last_flow = batch.flows[index]
             packet = batch.view[begin:end]
             if association is not None:
-                if len(packet) > MAX_PAYLOAD:
-                    self.too_large += 1
+                # An empty one can only be raw: DTLS in OpenSSL has no record for it.
+                if not 0 < len(packet) <= MAX_PAYLOAD:
+                    self.unsendable += 1
                     continue
                 path.send(association.encrypt(packet))
             else:
