@@ -138,7 +138,8 @@ def test_a_server_that_cannot_prove_the_token_is_left(
     impostor: dict[str, Secret[bytes] | bytes | None],
 ) -> None:
     client, hello = greeting()
-    client.receive(welcome(hello, **impostor), 0.1)  # type: ignore[arg-type]
+    client.handle_timer(0.25)
+    client.receive(welcome(hello, **impostor), 0.25)  # type: ignore[arg-type]
     assert client.next_event() == LaneFailed("server_proof_mismatch")
     assert client.next_event() is None
     assert client.health is None
@@ -192,7 +193,9 @@ def test_features_offered_may_be_chosen() -> None:
 @pytest.mark.parametrize("code", list(RejectCode))
 def test_every_refusal_is_reported_by_its_own_name(code: RejectCode) -> None:
     client, _ = greeting()
-    client.receive(reject(code), 0.1)
+    client.handle_timer(0.25)
+    client.receive(reject(code), 0.25)
+    assert client.records_to_send() == []
     event = client.next_event()
     assert isinstance(event, LaneRefused)
     assert event.code == code.name.lower()

@@ -154,6 +154,14 @@ def test_a_busy_lane_that_breaks_is_dead_after_six_seconds() -> None:
     assert death(health) == (16.0, LaneDead(6.0))
 
 
+def test_a_lane_dies_between_two_pings_if_its_time_is_up_then() -> None:
+    health = client()
+    health.note_received(1, 0.5)
+    health.handle_timer(1.0)
+    assert death(health) == (6.5, LaneDead(6.0))
+    assert health.pings_sent == 6
+
+
 def test_a_dead_lane_says_so_once_and_wants_no_timer() -> None:
     health = client()
     death(health)
@@ -239,6 +247,7 @@ def test_pongs_that_answer_nothing_are_counted_and_measure_nothing() -> None:
     health.receive_pong(Pong(1, 0), 0.5)
     health.receive_pong(Pong(1, 0), 9.0)
     health.receive_pong(Pong(77, 1000), 9.0)
+    assert health.heard
     assert health.stale_pongs == 2
     assert health.round_trip.smoothed == 0.5
     assert health.send_loss.ratio is None
@@ -271,6 +280,8 @@ def test_a_pong_says_how_much_payload_had_arrived() -> None:
     health.receive_ping(Ping(5, 9), 0.0)
     health.note_received(2, 0.0)
     assert health.records_to_send() == [Pong(5, 7).encode()]
+    assert health.records_to_send() == []
+    assert health.heard
 
 
 def test_both_directions_of_loss_are_measured_over_a_pinged_lane() -> None:
@@ -297,9 +308,9 @@ def test_loss_moves_by_a_quarter_of_each_interval_large_enough() -> None:
     loss.add(0, 0)
     loss.add(31, 0)
     assert loss.ratio is None
-    loss.add(40, 30)
+    loss.add(32, 24)
     assert loss.ratio == pytest.approx(0.25)
-    loss.add(140, 130)
+    loss.add(132, 124)
     assert loss.ratio == pytest.approx(0.25 * 0.75)
 
 

@@ -429,6 +429,7 @@ def test_a_server_that_leaves_says_bye_and_nothing_else() -> None:
     server = accepted()
     server.receive(hello(), 0.1)
     server.receive(Ping(1, 0).encode(), 0.1)
+    server.drain(9.0, 0.1)
     server.leave(ByeCode.LANE_REPLACED)
     assert server.records_to_send() == [Bye(ByeCode.LANE_REPLACED).encode()]
     assert server.state is ServerState.ENDED
