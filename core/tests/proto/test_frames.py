@@ -112,6 +112,13 @@ def test_the_first_byte_says_whether_a_record_is_a_datagram(record: bytes, flow:
     assert datagram_flow(memoryview(around), 2, len(record)) == flow
 
 
+def test_a_record_reaches_to_the_end_of_its_buffer_unless_told_otherwise() -> None:
+    buffer = b"\x30\x01\x10\x00\x00\x09"
+    assert datagram_flow(buffer, 2) == 9
+    assert datagram_flow(buffer, 2, 3) == -1
+    assert datagram_flow(buffer, 3) == -1
+
+
 @given(st.binary(max_size=32))
 def test_the_shortcut_and_the_parser_agree(record: bytes) -> None:
     try:

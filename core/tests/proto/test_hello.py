@@ -161,6 +161,7 @@ def test_features_and_the_class_of_traffic_travel() -> None:
     record = build_hello(parameters, exporter=FIRST, token=None, session_secret=None)
     assert hello_of(record).features == 0x80000001
     assert hello_of(record).traffic is TrafficClass.STREAM
+    assert record[12 + 24] == 2
     unnamed = bytearray(record)
     unnamed[12 + 24] = 9
     assert hello_of(bytes(unnamed)).traffic is None
@@ -311,6 +312,7 @@ def test_a_reason_is_cut_and_printable() -> None:
     hostile = "a\x1b[31m\r\nstage=ok \u202eb".encode() + b"\xff"
     parsed = parse_message_untrusted(message(3, 2 + len(hostile)) + b"\x12\x34" + hostile)
     assert parsed == Reject(0x1234, "a\ufffd[31m\ufffd\ufffdstage=ok \ufffdb\ufffd", 1)
+    assert parse_message_untrusted(message(3, 2) + b"\0\1") == Reject(1, "", 1)
     endless = parse_message_untrusted(message(3, 2 + 5000) + b"\0\1" + b"x" * 5000)
     assert endless == Reject(1, "x" * MAX_REASON, 1)
 
@@ -365,17 +367,34 @@ def test_what_the_wire_cannot_say_is_refused_before_it_is_said() -> None:
         HelloParameters(SESSION_ID, 0, 1, traceparent="00-zz")
     with pytest.raises(ValueError, match="features"):
         HelloParameters(SESSION_ID, 0, 1, features=2**32)
-    with pytest.raises(ValueError, match="max_datagram"):
-        WelcomeTerms(0, 1.0)
-    with pytest.raises(ValueError, match="idle_timeout"):
-        WelcomeTerms(1, 0.0)
-    with pytest.raises(ValueError, match="features"):
-        WelcomeTerms(1, 1.0, -1)
+    for max_datagram in (0, 0x10000):
+        with pytest.raises(ValueError, match="max_datagram"):
+            WelcomeTerms(max_datagram, 1.0)
+    for idle_timeout in (0.0, 0.0009, 2**32 / 1000):
+        with pytest.raises(ValueError, match="idle_timeout"):
+            WelcomeTerms(1, idle_timeout)
+    for features in (-1, 2**32):
+        with pytest.raises(ValueError, match="features"):
+            WelcomeTerms(1, 1.0, features)
+    with pytest.raises(ValueError, match="exporter"):
+        build_welcome(TERMS, hello=b"", exporter=b"", token=None, session_secret=None)
     with pytest.raises(ValueError, match="exporter"):
         build_hello(PARAMETERS, exporter=b"", token=None, session_secret=None)
     for secret in (b"short", bytes(32)):
         with pytest.raises(ValueError, match="session secret"):
             build_hello(PARAMETERS, exporter=FIRST, token=None, session_secret=Secret(secret))
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [WelcomeTerms(1, 0.001), WelcomeTerms(0xFFFF, 0xFFFF_FFFF / 1000, 0xFFFF_FFFF)],
+    ids=["smallest", "largest"],
+)
+def test_the_smallest_and_the_largest_terms_travel(terms: WelcomeTerms) -> None:
+    record = build_welcome(
+        terms, hello=FIRST_HELLO, exporter=FIRST, token=TOKEN, session_secret=None
+    )
+    assert welcome_of(record).terms == terms
 
 
 def test_a_handshake_message_is_told_from_everything_else_by_its_magic() -> None:

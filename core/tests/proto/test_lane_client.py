@@ -268,6 +268,14 @@ def test_answers_that_come_again_are_counted() -> None:
     assert client.statistics.repeats == 2
 
 
+def test_an_answer_that_comes_again_shows_that_the_server_lives() -> None:
+    client, hello = greeting()
+    for second in range(60):
+        client.receive(welcome(hello), float(second))
+        client.handle_timer(float(second))
+    assert client.state is ClientState.ESTABLISHED
+
+
 def test_pings_are_answered_and_pongs_measured() -> None:
     client = established()
     client.receive(Pong(1, 0).encode(), 0.125)

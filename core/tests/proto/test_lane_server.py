@@ -321,13 +321,16 @@ def test_a_refusal_is_repeated_to_the_same_hello_only_and_then_released() -> Non
     server.receive(hello(), 1.5)
 
     assert server.records_to_send() == [first]
-    assert server.get_timer() == 1.0 + LINGER
+    assert server.get_timer() == 1.0 + LINGER == 11.0
+    server.handle_timer(10.9)
+    assert server.next_event() is None
     server.handle_timer(1.0 + LINGER)
     assert server.next_event() == LaneReleased()
     assert server.state is ServerState.ENDED
     assert server.get_timer() is None
-    server.receive(wrong, 9.0)
+    server.receive(wrong, 19.0)
     assert server.records_to_send() == []
+    assert server.statistics.unexpected == 2
 
 
 def test_a_raw_peer_is_refused_for_good() -> None:
@@ -434,6 +437,25 @@ def test_a_server_that_leaves_says_bye_and_nothing_else() -> None:
     assert server.records_to_send() == [Bye(ByeCode.LANE_REPLACED).encode()]
     assert server.state is ServerState.ENDED
     assert server.get_timer() is None
+
+
+def test_a_server_that_leaves_whom_it_refused_still_says_so() -> None:
+    server = waiting()
+    server.receive(hello(token=OTHER_TOKEN), 0.0)
+    server.leave()
+    (answer,) = server.records_to_send()
+    assert isinstance(parse_message_untrusted(answer), Reject)
+    assert server.state is ServerState.ENDED
+    assert server.get_timer() is None
+
+
+def test_a_hello_said_again_shows_that_the_client_lives() -> None:
+    server = accepted()
+    for second in range(60):
+        server.receive(hello(), float(second))
+        server.handle_timer(float(second))
+    assert server.state is ServerState.ESTABLISHED
+    assert not server.confirmed
 
 
 def test_a_server_that_leaves_before_a_hello_says_nothing() -> None:

@@ -148,13 +148,12 @@ class LaneServer:
             self._control.drain(deadline, now)
 
     def leave(self, code: ByeCode = ByeCode.SHUTDOWN) -> None:
-        """Say bye on an established lane; before that, only stop. A lane that ended stays so."""
+        """Say bye on an established lane; before that, only stop: a refusal is still sent."""
         if self._control is not None:
             self._outgoing.clear()
             self._control.leave(code)
             self._follow(self._control)
         elif ServerState.ENDED in TRANSITIONS[self.state]:
-            self._outgoing.clear()
             self._become(ServerState.ENDED)
 
     def records_to_send(self) -> list[bytes]:
