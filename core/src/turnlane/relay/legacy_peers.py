@@ -104,7 +104,7 @@ class LegacyPeers:
             peer.flows.close()
             self._observer.peer_lost("legacy", 0, reason)
 
-    def burst_ended(self, now: float) -> None:  # noqa: ARG002 - the interface has it
+    def burst_ended(self) -> None:
         """Send on what the burst has left."""
         self._forwarder.flush()
 

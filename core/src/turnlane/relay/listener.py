@@ -1,5 +1,6 @@
 """A listening port of the server: datagrams in, DTLS undone, payload to whoever handles peers."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import anyio
@@ -27,7 +28,7 @@ class PeerHandler(Protocol):
         """Forget a peer whose association has ended."""
         ...
 
-    def burst_ended(self, now: float) -> None:
+    def burst_ended(self) -> None:
         """Send on what a burst of datagrams has left."""
         ...
 
@@ -71,17 +72,19 @@ class Listener:
 
     async def run(self) -> None:
         """Serve until cancelled; raises `TransportError` when the socket breaks."""
-        handler, dtls = self._handler, self.dtls
         while True:
-            burst = await self.socket.receive()
-            now = anyio.current_time()
-            for data, address in burst:
-                records = dtls.receive_datagram(data, address, now)
-                self._events(now)
-                if records:
-                    handler.received(address, records, now)
-            handler.burst_ended(now)
-            self.flush()
+            self.take(await self.socket.receive(), anyio.current_time())
+
+    def take(self, burst: Iterable[tuple[bytes, SocketAddress]], now: float) -> None:
+        """Take datagrams with their sources, and send what they lead to."""
+        handler, dtls = self._handler, self.dtls
+        for data, address in burst:
+            records = dtls.receive_datagram(data, address, now)
+            self._events(now)
+            if records:
+                handler.received(address, records, now)
+        handler.burst_ended()
+        self.flush()
 
     def tick(self, now: float) -> None:
         """Do what is due: called a few times a second."""

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import anyio
 
 from turnlane.api.secrets import Secret
-
-SESSION_ID_SIZE = 16
+from turnlane.proto.hello import SESSION_ID_SIZE
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from turnlane.api.descriptors import TrafficClass
 from turnlane.api.errors import AdapterError
 from turnlane.api.secrets import Secret
 from turnlane.api.stages import Stage
-from turnlane.net.dtls import DtlsAssociation
+from turnlane.net.dtls import DtlsAssociation, State
 from turnlane.net.dtls_server import DtlsServer
 from turnlane.net.system import SocketAddress
 from turnlane.proto.frames import ByeCode
@@ -86,6 +86,8 @@ class SessionPeers:
 
     def accepted(self, address: SocketAddress, association: DtlsAssociation, now: float) -> None:
         """Wait for the hello of a peer whose handshake has completed."""
+        if association.state is not State.ESTABLISHED:
+            return  # it ended within the datagram that completed it; its end is told next
         self.lanes[address] = ServerLane(
             address,
             association,
@@ -114,7 +116,7 @@ class SessionPeers:
         if lane is not None:
             self._lose(lane, reason, now, tell=None)
 
-    def burst_ended(self, now: float) -> None:  # noqa: ARG002 - the interface has it
+    def burst_ended(self) -> None:
         """Send on what the burst has left."""
         self._forwarder.flush()
 

@@ -1,0 +1,287 @@
+"""The server's main port without a socket: its DTLS, its peers, and clients that speak to it."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from secrets import token_bytes
+
+import anyio
+import pytest
+
+from turnlane.api import AdapterError, Batch, DatagramSocket, Secret, Stage, TurnlaneError
+from turnlane.net.dtls import AssociationClosed, DtlsAssociation
+from turnlane.net.dtls_server import DtlsServer
+from turnlane.net.identity import Identity
+from turnlane.net.system import SocketAddress
+from turnlane.proto.frames import Datagram, datagram_flow
+from turnlane.proto.hello import EXPORTER_LABEL, EXPORTER_SIZE, HelloParameters
+from turnlane.proto.lane_client import LaneClient
+from turnlane.proto.lane_events import ClientEvent, LaneEstablished
+from turnlane.relay.listener import Listener
+from turnlane.relay.server_session import ServerSession
+from turnlane.relay.session_peers import SessionPeers, SessionTerms
+
+TOKEN = Secret(b"the token of this server")
+
+
+@cache
+def identity() -> Identity:
+    return Identity.generate(0.0)
+
+
+class Wires:
+    """What stands in for the listening socket: datagrams for each address, as they were sent."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self.boxes: dict[SocketAddress, list[bytes]] = {}
+
+    def send(self, data: bytes, address: SocketAddress) -> None:
+        self.boxes.setdefault(address, []).append(data)
+
+    def take(self, address: SocketAddress) -> list[bytes]:
+        return self.boxes.pop(address, [])
+
+
+class UpstreamSocket:
+    """One flow's upstream; what `say` is given comes back to the client."""
+
+    local_address = ("192.0.2.1", 1)
+
+    def __init__(self, flow: int) -> None:
+        self.flow = flow
+        self.taken: list[bytes] = []
+        self.closed = False
+        self._send, self._receive = anyio.create_memory_object_stream[bytes](1000)
+
+    def say(self, packet: bytes) -> None:
+        self._send.send_nowait(packet)
+
+    async def receive(self, batch: Batch) -> None:
+        try:
+            packet = await self._receive.receive()
+        except (anyio.EndOfStream, anyio.ClosedResourceError):
+            raise anyio.ClosedResourceError from None
+        batch.clear()
+        batch.append(packet, self.flow)
+
+    def send(self, batch: Batch) -> int:
+        self.taken += map(bytes, batch)
+        return len(batch)
+
+    def close(self) -> None:
+        self.closed = True
+        self._send.close()
+        self._receive.close()
+
+
+class Upstream:
+    """An egress whose sockets a test can see, hold back and have fail."""
+
+    def __init__(self) -> None:
+        self.sockets: list[UpstreamSocket] = []
+        self.open = anyio.Event()
+        self.open.set()
+        self.failing = False
+
+    async def prepare(self) -> None:
+        """Nothing to prepare."""
+
+    async def connect(self, flow: int) -> DatagramSocket:
+        await self.open.wait()
+        if self.failing:
+            raise AdapterError(Stage.UPSTREAM_DIAL, "upstream_unreachable", "no")
+        self.sockets.append(UpstreamSocket(flow))
+        return self.sockets[-1]
+
+
+@dataclass
+class Told:
+    """A `ServerObserver` that remembers."""
+
+    accepted: list[tuple[str, int, bool]] = field(default_factory=list)
+    refused: list[tuple[Stage, str]] = field(default_factory=list)
+    lost: list[tuple[int, str]] = field(default_factory=list)
+    failed: list[tuple[int, str]] = field(default_factory=list)
+
+    def peer_accepted(
+        self, address: str, session: str, lane: int, *, new_session: bool, traceparent: str
+    ) -> None:
+        self.accepted.append((session, lane, new_session))
+
+    def peer_refused(self, address: str, stage: Stage, code: str, message: str) -> None:
+        self.refused.append((stage, code))
+
+    def peer_lost(self, session: str, lane: int, reason: str) -> None:
+        self.lost.append((lane, reason))
+
+    def flow_failed(self, session: str, flow: int, error: TurnlaneError) -> None:
+        self.failed.append((flow, error.code))
+
+
+class Port:
+    """The main port of a server. Time is `now`, which tests move; flows read the real clock."""
+
+    def __init__(self, tasks: anyio.abc.TaskGroup, terms: SessionTerms) -> None:
+        self.now = anyio.current_time()
+        self.wires = Wires()
+        self.told = Told()
+        self.upstream = Upstream()
+        self.dtls = DtlsServer(identity(), random_bytes=token_bytes)
+        self.peers = SessionPeers(
+            terms,
+            self.dtls,
+            self.upstream,
+            tasks,
+            transmit=self.wires.send,
+            observer=self.told,
+            random_bytes=token_bytes,
+        )
+        self.listener = Listener(self.wires, self.dtls, self.peers, self.told)  # type: ignore[arg-type]
+
+    def client(self, number: int = 1) -> "PortClient":
+        """Return a client at an address of its own that has done nothing yet."""
+        return PortClient(self, ("198.51.100.1", number))
+
+    def session(self, session_id: bytes) -> ServerSession:
+        return self.peers.sessions[session_id]
+
+    def tick(self, seconds: float = 0.0) -> None:
+        """Let time pass and everything that is due happen."""
+        self.now += seconds
+        self.listener.tick(self.now)
+        self.peers.tick(self.now)
+        self.listener.flush()
+
+
+class PortClient:
+    """One lane of a client at one address."""
+
+    def __init__(self, port: Port, address: SocketAddress) -> None:
+        self.port = port
+        self.address = address
+        self.association = DtlsAssociation.client(pin=identity().pin)
+        self.lane: LaneClient | None = None
+        self.events: list[ClientEvent] = []
+        self.ends: list[AssociationClosed] = []
+        self.payloads: list[tuple[int, bytes]] = []
+        self.secret: Secret[bytes] | None = None
+
+    def handshake(self) -> "PortClient":
+        """Make the association."""
+        self.association.start(self.port.now)
+        self.settle()
+        assert self.association.state.name == "ESTABLISHED"
+        return self
+
+    def greet(
+        self,
+        session_id: bytes = b"s" * 16,
+        secret: Secret[bytes] | None = None,
+        *,
+        lane: int = 0,
+        token: Secret[bytes] | None = TOKEN,
+    ) -> "PortClient":
+        """Say hello and take the answer."""
+        self.lane = LaneClient(
+            HelloParameters(session_id=session_id, lane=lane, lanes=64),
+            exporter=self.association.export(EXPORTER_LABEL, EXPORTER_SIZE),
+            token=token,
+            session_secret=secret,
+        )
+        self.lane.start(self.port.now)
+        self.settle()
+        return self
+
+    def join(
+        self, session_id: bytes = b"s" * 16, secret: Secret[bytes] | None = None, *, lane: int = 0
+    ) -> "PortClient":
+        """Shake hands, say hello and confirm the welcome."""
+        self.handshake().greet(session_id, secret, lane=lane)
+        assert any(isinstance(event, LaneEstablished) for event in self.events), self.events
+        assert self.lane is not None
+        self.lane.handle_timer(self.port.now)
+        self.settle()
+        return self
+
+    def send(self, flow: int, *payloads: bytes) -> None:
+        """Send datagrams of one flow."""
+        self.deliver(
+            self.association.encrypt(Datagram(flow, memoryview(payload)).encode())
+            for payload in payloads
+        )
+        self.settle()
+
+    def deliver(self, datagrams: "object") -> None:
+        """Hand datagrams to the port as one burst."""
+        burst = [(data, self.address) for data in datagrams]  # type: ignore[attr-defined]
+        self.port.listener.take(burst, self.port.now)
+
+    def outgoing(self) -> list[bytes]:
+        """Give up what the client's machines want to send."""
+        records = [] if self.lane is None else self.lane.records_to_send()
+        return [self.association.encrypt(one) for one in records] + (
+            self.association.datagrams_to_send()
+        )
+
+    def settle(self) -> None:
+        """Move datagrams both ways until nobody has anything to say."""
+        while True:
+            datagrams = self.outgoing()
+            if datagrams:
+                self.deliver(datagrams)
+            received = self.port.wires.take(self.address)
+            for data in received:
+                for record in self.association.receive_datagram(data, self.port.now):
+                    self._receive(record)
+            self._collect()
+            if not datagrams and not received:
+                return
+
+    def leave(self, code: int) -> None:
+        """Say bye."""
+        assert self.lane is not None
+        self.lane.leave(code)  # type: ignore[arg-type]
+        self.settle()
+
+    def _receive(self, record: bytes) -> None:
+        flow = datagram_flow(record)
+        if flow >= 0:
+            self.payloads.append((flow, record[4:]))
+        elif self.lane is not None:
+            self.lane.receive(record, self.port.now)
+
+    def _collect(self) -> None:
+        while (event := self.association.next_event()) is not None:
+            if isinstance(event, AssociationClosed):
+                self.ends.append(event)
+        while self.lane is not None and (told := self.lane.next_event()) is not None:
+            self.events.append(told)
+            if isinstance(told, LaneEstablished):
+                self.secret = told.session_secret
+
+
+OpenPort = Callable[..., AbstractAsyncContextManager[Port]]
+
+
+@pytest.fixture
+def open_port() -> OpenPort:
+    """Give `async with open_port(max_sessions=1) as port`: fields of `SessionTerms`, changed."""
+
+    @asynccontextmanager
+    async def opened(
+        *,
+        token: Secret[bytes] | None = TOKEN,
+        hello_timeout: float = 5.0,
+        idle_timeout: float = 1800.0,
+        max_sessions: int = 8,
+    ) -> AsyncIterator[Port]:
+        terms = SessionTerms(token, hello_timeout, idle_timeout, max_sessions, 16_000)
+        async with anyio.create_task_group() as tasks:
+            port = Port(tasks, terms)
+            yield port
+            port.peers.close(port.now)
+            tasks.cancel_scope.cancel()
+
+    return opened
