@@ -15,9 +15,6 @@ from turnlane.proto.lane_server import LaneServer, SessionDirectory
 from turnlane.relay.flows import Forwarder
 from turnlane.relay.server_session import ServerSession
 
-FRESH = 15.0
-"""Seconds after which a silent lane is no longer trusted with replies while another is heard."""
-
 
 class ServerLane:
     """Drives the session protocol of one association and moves its payload."""
@@ -52,36 +49,28 @@ class ServerLane:
 
     @property
     def confirmed(self) -> bool:
-        """Whether the client is known to have been let in."""
+        """Whether the client is known to have been let in: before that it drops payload."""
         return self._protocol.confirmed
 
-    @property
-    def usable(self) -> bool:
-        """Whether the client is believed to hear this lane."""
-        return (
-            self.session is not None
-            and self.confirmed
-            and anyio.current_time() - self.last_heard < FRESH
-        )
+    def receive(self, records: list[bytes], forwarder: Forwarder, now: float) -> bool:
+        """Take the records of one datagram: payload goes upstream, the rest to the protocol.
 
-    def receive(self, records: list[bytes], forwarder: Forwarder, now: float) -> None:
-        """Take the records of one datagram: payload goes upstream, the rest to the protocol."""
+        Returns whether the protocol took part: then it may have events, and records to send.
+        """
         self.last_heard = now
-        session = self.session
-        payloads = 0
+        session, health = self.session, self._protocol.health
+        asked = False
         for record in records:
             flow = datagram_flow(record) if session is not None else -1
-            if flow < 0 or session is None:
+            if flow < 0 or session is None or health is None:
                 self._protocol.receive(record, now)
-                session = self.session
-                continue
-            session.forward(forwarder, self, flow, memoryview(record)[HEADER_SIZE:])
-            payloads += 1
-        if payloads and session is not None:
-            session.last_payload_at = now
-            health = self._protocol.health
-            if health is not None:
-                health.note_received(payloads, now)
+                asked = True
+            else:
+                session.forward(forwarder, self, flow, memoryview(record)[HEADER_SIZE:])
+                session.last_payload_at = now
+                # Before a ping that may follow it: its pong counts what came before.
+                health.note_received(1, now)
+        return asked
 
     def send(self, batch: Batch, start: int, stop: int) -> None:
         """Send packets of `batch` to the client."""

@@ -15,13 +15,22 @@ from turnlane.relay.flows import FlowTable, Forwarder
 MAX_FLOWS = 1024
 """Upstream sockets of one session; beyond, the flow unused for longest is closed."""
 
+MAX_RETURNS = 2 * MAX_FLOWS
+"""Flows of which a session remembers the lane that their replies leave by."""
+
+STALE = 3.0
+"""Seconds of silence after which replies no longer wait for a lane that has a better one beside it.
+
+Whoever sends replies over a lane also pings it every second: a lane that lives is heard.
+"""
+
 
 class ReplyLane(Protocol):
     """A lane as its session sees it."""
 
     @property
-    def usable(self) -> bool:
-        """Whether the client is believed to hear this lane."""
+    def confirmed(self) -> bool:
+        """Whether the client is known to take payload on it."""
         ...
 
     @property
@@ -37,8 +46,9 @@ class ReplyLane(Protocol):
 class ServerSession:
     """What all lanes of one session share: its secret, its flows, and who replies over what.
 
-    Replies to a flow leave by the lane that brought the flow's last packet, as long as that lane is
-    usable; so a client spreads the replies by spreading its own packets.
+    Replies to a flow leave by the lane that brought the flow's last packet, so a client spreads the
+    replies by spreading its own packets. While that lane is silent for `STALE` seconds, or gone,
+    they leave by the lane that was heard last.
     """
 
     def __init__(
@@ -92,7 +102,7 @@ class ServerSession:
     ) -> None:
         """Send one packet of the client upstream."""
         if self._return_lane.get(flow) is not lane:
-            if len(self._return_lane) >= 2 * MAX_FLOWS:
+            if len(self._return_lane) >= MAX_RETURNS:
                 del self._return_lane[next(iter(self._return_lane))]
             self._return_lane[flow] = lane
         forwarder.add(self.flows, flow, payload)
@@ -104,7 +114,7 @@ class ServerSession:
         self._return_lane.clear()
 
     def _deliver(self, batch: Batch) -> None:
-        self.last_payload_at = anyio.current_time()
+        now = self.last_payload_at = anyio.current_time()
         start = 0
         count = len(batch)
         while start < count:
@@ -112,23 +122,19 @@ class ServerSession:
             stop = start + 1
             while stop < count and batch.flows[stop] == flow:
                 stop += 1
-            lane = self._lane_for(flow)
+            lane = self._lane_for(flow, now)
             if lane is None:
                 self.unsent += stop - start
             else:
                 lane.send(batch, start, stop)
             start = stop
 
-    def _lane_for(self, flow: int) -> ReplyLane | None:
+    def _lane_for(self, flow: int, now: float) -> ReplyLane | None:
         lane = self._return_lane.get(flow)
-        if lane is not None and lane.usable:
+        if lane is not None and lane.confirmed and now - lane.last_heard < STALE:
             return lane
-        usable = [candidate for candidate in self.lanes.values() if candidate.usable]
-        if not usable:
-            return None
-        lane = max(usable, key=lambda candidate: candidate.last_heard)
-        self._return_lane[flow] = lane
-        return lane
+        confirmed = [candidate for candidate in self.lanes.values() if candidate.confirmed]
+        return max(confirmed, key=lambda candidate: candidate.last_heard, default=None)
 
     def _forget_returns(self, lane: ReplyLane) -> None:
         for flow in [flow for flow, used in self._return_lane.items() if used is lane]:

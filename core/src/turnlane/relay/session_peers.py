@@ -35,6 +35,9 @@ from turnlane.relay.server_session import ServerSession
 MAX_LANES = 64
 """Lanes of one session."""
 
+MAX_GREETING = 256
+"""Peers that have shaken hands and not joined a session; beyond, the oldest gives way."""
+
 LINGER = 120.0
 """Seconds that a session without lanes is kept for its client to come back."""
 
@@ -80,6 +83,8 @@ class SessionPeers:
         self._random_bytes = random_bytes
         self._forwarder = Forwarder()
         self._replies = Batch()
+        # In order of arrival, so that the oldest is the first.
+        self._greeting: dict[SocketAddress, ServerLane] = {}
         self._now = 0.0
 
     # turnlane.relay.listener.PeerHandler
@@ -88,7 +93,9 @@ class SessionPeers:
         """Wait for the hello of a peer whose handshake has completed."""
         if association.state is not State.ESTABLISHED:
             return  # it ended within the datagram that completed it; its end is told next
-        self.lanes[address] = ServerLane(
+        if len(self._greeting) >= MAX_GREETING:
+            self._evict(next(iter(self._greeting.values())), now)
+        lane = ServerLane(
             address,
             association,
             token=self._terms.token,
@@ -100,6 +107,7 @@ class SessionPeers:
             transmit=self._transmit,
             now=now,
         )
+        self.lanes[address] = self._greeting[address] = lane
 
     def received(self, address: SocketAddress, records: list[bytes], now: float) -> None:
         """Pass the records of one datagram to their lane."""
@@ -107,8 +115,8 @@ class SessionPeers:
         if lane is None:
             return
         self._now = now
-        lane.receive(records, self._forwarder, now)
-        self._settle(lane, now)
+        if lane.receive(records, self._forwarder, now):
+            self._settle(lane, now)
 
     def closed(self, address: SocketAddress, reason: str, now: float) -> None:
         """Forget the lane of an association that has ended."""
@@ -171,9 +179,9 @@ class SessionPeers:
         for session in list(self.sessions.values()):
             deserted = session.without_lanes_since
             if deserted is not None and now - deserted >= LINGER:
-                self._end(session, "deserted", now)
+                self._end(session, "deserted", now, tell=ByeCode.IDLE)
             elif now - session.last_payload_at >= self._terms.idle_timeout:
-                self._end(session, "idle", now)
+                self._end(session, "idle", now, tell=ByeCode.IDLE)
 
     def drain(self, deadline: float, now: float) -> None:
         """Let nobody in any more and tell the clients that the server ends at `deadline`."""
@@ -213,14 +221,13 @@ class SessionPeers:
                 session = lane.session
                 self._lose(lane, event.code, now, tell=None)
                 if event.number == ByeCode.SESSION_CLOSED and session is not None:
-                    self._end(session, event.code, now)
+                    self._end(session, event.code, now, tell=ByeCode.SESSION_CLOSED)
             case LaneDead():
                 self._lose(lane, "silent", now, tell=None)
 
     def _join(self, lane: ServerLane, event: LaneAccepted, now: float) -> None:
-        session = self.sessions.get(event.session_id)
-        if session is None:
-            return
+        self._greeting.pop(lane.address, None)
+        session = self.sessions[event.session_id]
         lane.session = session
         lane.index = event.lane
         session.resumable = session.resumable or not event.new_session
@@ -235,6 +242,15 @@ class SessionPeers:
             traceparent=event.traceparent,
         )
 
+    def _evict(self, lane: ServerLane, now: float) -> None:
+        self._observer.peer_refused(
+            shown(lane.address),
+            Stage.SESSION_HELLO,
+            "evicted",
+            "more peers without a session than the server has room for",
+        )
+        self._lose(lane, "evicted", now, tell=None)
+
     def _lose(self, lane: ServerLane, reason: str, now: float, *, tell: ByeCode | None) -> None:
         """Let go of a lane; `tell` says bye to its client."""
         session = lane.session
@@ -248,17 +264,18 @@ class SessionPeers:
             lane.session = None
         if self.lanes.get(lane.address) is lane:
             del self.lanes[lane.address]
+            self._greeting.pop(lane.address, None)
             if self._dtls.association(lane.address) is lane.association:
                 self._dtls.drop(lane.address)
         if session is not None and not session.lanes and not session.resumable:
-            self._end(session, reason, now)
+            self._end(session, reason, now, tell=ByeCode.SESSION_CLOSED)
         if self.draining and not self.lanes:
             self.left.set()
 
-    def _end(self, session: ServerSession, reason: str, now: float) -> None:
+    def _end(self, session: ServerSession, reason: str, now: float, *, tell: ByeCode) -> None:
         for lane in list(session.lanes.values()):
             if isinstance(lane, ServerLane):
-                self._lose(lane, reason, now, tell=ByeCode.IDLE)
+                self._lose(lane, reason, now, tell=tell)
         session.close()
         self.sessions.pop(session.session_id, None)
 
@@ -269,5 +286,5 @@ class SessionPeers:
         if not deserted:
             return False
         oldest = min(deserted, key=lambda session: session.without_lanes_since or 0.0)
-        self._end(oldest, "deserted", self._now)
+        self._end(oldest, "deserted", self._now, tell=ByeCode.IDLE)
         return True
