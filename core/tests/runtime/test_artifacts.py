@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from turnlane.api import Artifact, ArtifactOutcome, PolicyError
+from turnlane.api import Artifact, ArtifactOutcome, PolicyError, Secret
 from turnlane.runtime.artifacts import write_artifact
+from turnlane.telemetry import REDACTOR
 
 
 def artifact(provider: str = "acme") -> Artifact:
@@ -31,3 +33,15 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PolicyError, match="artifact_not_written"):
         write_artifact(artifact(), tmp_path / "file")
+
+
+def test_a_secret_that_a_provider_forgot_is_cut(tmp_path: Path) -> None:
+    secret = Secret("acme://planted-secret")
+    REDACTOR.add(secret)
+    try:
+        leaky = msgspec.structs.replace(artifact(), input={"link": secret.reveal()})
+        written = write_artifact(leaky, tmp_path).read_text()
+    finally:
+        REDACTOR.remove(secret)
+    assert "planted-secret" not in written
+    assert msgspec.json.decode(written)["provider"] == "acme"

@@ -96,6 +96,7 @@ class Lane:
         self._established = False
         self._secret: Secret[bytes] | None = None
         self._last_flow = 0
+        self._max_record = MAX_PAYLOAD
         self._received = Batch()
 
     async def run(self, on_ready: Callable[[], None]) -> NoReturn:
@@ -143,7 +144,7 @@ class Lane:
             packet = batch.view[begin:end]
             if association is not None:
                 # An empty one can only be raw: DTLS in OpenSSL has no record for it.
-                if not 0 < len(packet) <= MAX_PAYLOAD:
+                if not 0 < len(packet) <= self._max_record:
                     self.unsendable += 1
                     continue
                 path.send(association.encrypt(packet))
@@ -288,6 +289,7 @@ class Lane:
         match event:
             case LaneEstablished():
                 self._established = True
+                self._max_record = min(MAX_PAYLOAD, event.terms.max_datagram + HEADER_SIZE)
                 self._secret = event.session_secret
             case LaneRefused():
                 raise _RefusedError(event.error(), event.remedy)

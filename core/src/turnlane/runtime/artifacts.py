@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from turnlane.api import Artifact, PolicyError
+from turnlane.telemetry import REDACTOR
 
 FILE_NAME = "probe-artifact.json"
 
@@ -22,12 +23,14 @@ def write_artifact(artifact: Artifact, directory: Path) -> Path:
     if _PROVIDER_ID.fullmatch(artifact.provider) is None:
         raise PolicyError("invalid_provider_id", "a provider's id is not fit for a folder's name")
     target = directory / artifact.provider / FILE_NAME
-    text = msgspec.json.format(msgspec.json.encode(artifact), indent=2) + b"\n"
+    text = msgspec.json.format(msgspec.json.encode(artifact), indent=2).decode() + "\n"
+    # The provider has left its secrets out; should it not have, what the runtime knows is cut here.
+    text = REDACTOR.redact(text)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".", delete=False) as draft:
             try:
-                draft.write(text)
+                draft.write(text.encode())
                 draft.flush()
                 Path(draft.name).chmod(0o644)
                 Path(draft.name).replace(target)

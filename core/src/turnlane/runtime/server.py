@@ -8,10 +8,12 @@ import anyio
 from anyio.abc import TaskGroup
 
 from turnlane.api import DatagramEgress, InternalError, Secret, Stage, TurnlaneError
+from turnlane.net.dtls import MAX_PAYLOAD
 from turnlane.net.dtls_server import DtlsServer
 from turnlane.net.identity import Identity
 from turnlane.net.udp import ListeningUdpSocket
 from turnlane.plugins.manager import PluginManager
+from turnlane.proto.frames import HEADER_SIZE
 from turnlane.proto.hello import token_key
 from turnlane.relay.legacy_peers import LegacyPeers
 from turnlane.relay.listener import Listener, PeerHandler
@@ -39,7 +41,7 @@ DRAIN = 1.0
 """Seconds between telling the clients and leaving them, on an ordered stop."""
 
 MAX_HANDSHAKES = 256
-MAX_DATAGRAM = 16_000
+MAX_DATAGRAM = MAX_PAYLOAD - HEADER_SIZE
 """Bytes of the largest datagram taken; what a path carries is usually far less."""
 
 
