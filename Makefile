@@ -21,17 +21,21 @@ demo: install
 	$(BIN)/turnlane demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine -q
 
-check: install
+# What the last `make test` covered is good enough to judge; without one the tests run first.
+.coverage:
+	$(MAKE) test
+
+check: install .coverage
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(SOURCES)
+	MYPYPATH=bench $(BIN)/mypy bench/*.py
 	$(BIN)/lint-imports
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q
-	$(BIN)/coverage combine -q
-	$(BIN)/coverage report --fail-under=90
+	$(BIN)/coverage report --fail-under=95
 
 bench: install
 	$(BIN)/python bench/run.py
