@@ -9,9 +9,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from turnlane.api import TransportError
+
 from turnlane.net.identity import Identity
-from turnlane.net.relay_wire import MAX_BACKLOG, StreamWire, TlsLayer
+from turnlane.net.relay_wire import MAX_BACKLOG, BrokenWireError, StreamWire, TlsLayer
 
 pytestmark = pytest.mark.anyio
 
@@ -94,7 +94,7 @@ async def test_a_tls_stream_that_was_spoilt_takes_no_more_and_raises_only_our_er
         assert wire.write(b"a message")
         far.send(b"\x17\x03\x03\x00\x20" + bytes(32))  # a record that nobody has encrypted
         await wire.wait()
-        with pytest.raises(TransportError) as caught:
+        with pytest.raises(BrokenWireError) as caught:
             wire.read()
         assert caught.value.code == "turn_tls_failed"
         # On its way out the owner still says goodbye.

@@ -1,17 +1,29 @@
 """The wire to a TURN server: UDP, TCP or TLS behind one non-blocking interface."""
 
+import errno
+import os
 import socket
 import ssl
 from collections import deque
+from contextlib import suppress
 from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
 from turnlane.api.credentials import RelayEndpoint, RelayTransport
 from turnlane.api.errors import TransportError
 from turnlane.api.stages import Stage
-from turnlane.net.system import SocketAddress, family_of, open_socket, reason, resolve
+from turnlane.net.system import (
+    SocketAddress,
+    family_of,
+    is_path_error,
+    literal_address,
+    open_socket,
+    reason,
+    resolve,
+)
 
 MAX_BACKLOG = 512 * 1024
 """Bytes that may wait for a stream to take them; beyond, datagrams are dropped and counted."""
@@ -22,15 +34,29 @@ READ_LIMIT = 64
 _CHUNK = 65_536
 
 
+class BrokenWireError(Exception):
+    """Nothing comes over the wire any more; whoever owns it knows at which stage that is."""
+
+    def __init__(self, code: str, message: str, advice: str) -> None:
+        super().__init__(code, message, advice)
+        self.code = code
+        self.message = message
+        self.advice = advice
+
+
 class RelayWire(Protocol):
-    """Carries TURN messages. On a reliable wire `read` gives chunks of a stream, else datagrams."""
+    """Carries TURN messages. On a reliable wire `read` gives chunks of a stream, else datagrams.
+
+    `dropped` counts messages that were not sent. `refused` is what the network last said against
+    sending to the relay, in the system's words, or empty.
+    """
 
     reliable: bool
     dropped: int
-    refused: int
+    refused: str
 
     def read(self) -> list[bytes]:
-        """Take what is there without waiting; raises `TransportError` once the wire is broken."""
+        """Take what is there without waiting; raises `BrokenWireError` once nothing more comes."""
         ...
 
     def write(self, message: bytes, *, droppable: bool = True) -> bool:
@@ -54,7 +80,7 @@ class UdpWire:
     def __init__(self, opened: socket.socket) -> None:
         self._socket = opened
         self.dropped = 0
-        self.refused = 0
+        self.refused = ""
 
     def read(self) -> list[bytes]:
         """Take the datagrams that are there."""
@@ -65,19 +91,21 @@ class UdpWire:
                 taken.append(receive(_CHUNK))
         except BlockingIOError:
             pass
-        except ConnectionError:
-            # ICMP says that nobody listens there now; timers decide how long to hope.
-            self.refused += 1
         except OSError as error:
-            raise _broken(error) from None
+            # What ICMP says may pass; timers decide how long to hope.
+            if not is_path_error(error):
+                raise _broken(error) from None
+            self.refused = reason(error)
         return taken
 
     def write(self, message: bytes, *, droppable: bool = True) -> bool:  # noqa: ARG002
         """Send one datagram; what the system does not take is lost, as datagrams may be."""
         try:
             self._socket.send(message)
-        except OSError:
+        except OSError as error:
             self.dropped += 1
+            if is_path_error(error):
+                self.refused = reason(error)
             return False
         return True
 
@@ -92,21 +120,26 @@ class UdpWire:
 
 
 class StreamWire:
-    """A TCP connection, plain or under TLS (`tls` is a client-side object over memory BIOs)."""
+    """A TCP connection, plain or under TLS.
+
+    Messages enter the stream whole or not at all: what is dropped is dropped before it is
+    encrypted, and what the connection does not take at once waits in the backlog.
+    """
 
     reliable = True
+    refused = ""
 
     def __init__(self, opened: socket.socket, tls: "TlsLayer | None" = None) -> None:
         self._socket = opened
         self._tls = tls
         self._backlog: deque[bytes] = deque()
         self._waiting = 0
+        self._writable = True
         self._reading: anyio.CancelScope | None = None
         self.dropped = 0
-        self.refused = 0
 
     def read(self) -> list[bytes]:
-        """Take the chunks that are there; raises `TransportError` at the end of the stream."""
+        """Take the chunks that are there; raises `BrokenWireError` at the end of the stream."""
         chunks: list[bytes] = []
         try:
             while len(chunks) < READ_LIMIT:
@@ -114,29 +147,20 @@ class StreamWire:
                 if not chunk:
                     if chunks:
                         break  # told on the next read, after these bytes were used
-                    raise TransportError(
-                        Stage.TURN_ALLOCATE,
-                        "turn_connection_closed",
-                        "the relay closed the connection",
-                        "it may have restarted or refused the client; see its log",
-                    )
+                    raise _ended()
                 chunks.append(chunk)
         except BlockingIOError:
             pass
         except OSError as error:
             raise _broken(error) from None
-        if self._tls is not None:
-            try:
-                chunks = self._tls.decrypt(chunks)
-            except ssl.SSLError as error:
-                raise _tls_failed(error, Stage.TURN_ALLOCATE) from None
-            self._enqueue(self._tls.pending_output())
-            self._flush()
-        return chunks
+        return chunks if self._tls is None else self._decrypt(self._tls, chunks)
 
     def write(self, message: bytes, *, droppable: bool = True) -> bool:
-        """Queue one message and send as much as the connection takes."""
-        if droppable and self._waiting + len(message) > MAX_BACKLOG:
+        """Queue one message and send as much as the connection takes.
+
+        What is not `droppable` may exceed the bound on what waits: its sender has a bound.
+        """
+        if not self._writable or (droppable and self._waiting + len(message) > MAX_BACKLOG):
             self.dropped += 1
             return False
         if self._tls is not None:
@@ -146,30 +170,44 @@ class StreamWire:
                 # TLS has ended; as with a broken connection, the reading side tells.
                 self.dropped += 1
                 return False
-        self._enqueue(message)
-        self._flush()
+        self._send(message)
         return True
 
     async def wait(self) -> None:
         """Wait until the socket is readable; while there is a backlog, also move that.
 
-        Returns early, with nothing to read, when a write meanwhile has left a backlog.
+        Returns early, with nothing to read, when a write meanwhile has left a backlog, and when a
+        backlog has gone.
         """
-        if not self._backlog:
+        if self._tls is not None and self._tls.ended:
+            await checkpoint()
+        elif self._backlog:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._until_readable, tasks)
+                tasks.start_soon(self._until_flushed, tasks)
+        else:
             try:
                 with anyio.CancelScope() as self._reading:
                     await anyio.wait_readable(self._socket)
             finally:
                 self._reading = None
-            return
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._until_readable, tasks)
-            tasks.start_soon(self._until_flushed, tasks)
 
     def close(self) -> None:
-        """Release the socket."""
+        """Release the socket; TLS ends with its close_notify where that can still be sent."""
+        if self._tls is not None and self._writable:
+            self._send(self._tls.farewell())
         anyio.notify_closing(self._socket)
         self._socket.close()
+
+    def _decrypt(self, tls: "TlsLayer", chunks: list[bytes]) -> list[bytes]:
+        try:
+            plain = tls.decrypt(chunks)
+        except ssl.SSLError as error:
+            raise BrokenWireError(*_tls_trouble(error)) from None
+        if tls.ended and not plain:
+            raise _ended()
+        self._send(tls.pending_output())
+        return plain
 
     async def _until_readable(self, tasks: TaskGroup) -> None:
         await anyio.wait_readable(self._socket)
@@ -181,10 +219,11 @@ class StreamWire:
             self._flush()
         tasks.cancel_scope.cancel()
 
-    def _enqueue(self, data: bytes) -> None:
+    def _send(self, data: bytes) -> None:
         if data:
             self._backlog.append(data)
             self._waiting += len(data)
+            self._flush()
 
     def _flush(self) -> None:
         try:
@@ -199,7 +238,8 @@ class StreamWire:
         except BlockingIOError:
             pass
         except OSError:
-            # The reading side reports the broken connection; here there is nobody to tell.
+            # The reading side tells of the broken connection; here there is nobody to tell.
+            self._writable = False
             self._backlog.clear()
             self._waiting = 0
         if self._backlog and self._reading is not None:
@@ -207,9 +247,14 @@ class StreamWire:
 
 
 class TlsLayer:
-    """TLS over memory BIOs, so that a stream wire stays non-blocking and synchronous."""
+    """TLS over memory BIOs, so that a stream wire stays non-blocking and synchronous.
+
+    `ended` says that the other end has sent its close_notify. Raises `ValueError` for a server
+    name that is none.
+    """
 
     def __init__(self, context: ssl.SSLContext, server_name: str) -> None:
+        self.ended = False
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(
@@ -243,11 +288,19 @@ class TlsLayer:
             while True:
                 data = self._object.read(_CHUNK)
                 if not data:
+                    self.ended = True
                     break
                 plain.append(data)
-        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+        except ssl.SSLWantReadError:
             pass
         return plain
+
+    def farewell(self) -> bytes:
+        """Return the close_notify, as far as TLS is still able to say it."""
+        # What the other end has to say to that is not waited for.
+        with suppress(ssl.SSLError):
+            self._object.unwrap()
+        return self._outgoing.read()
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
@@ -275,9 +328,11 @@ async def dial(
 ) -> RelayWire:
     """Open the wire to a relay.
 
-    `bind` is a local IP address to send from. Raises `TransportError` at `turn_dial`.
+    `bind` is a local IP address to send from, `timeout` is in seconds. Raises `TransportError` at
+    `turn_dial`.
     """
     kind = socket.SOCK_DGRAM if endpoint.transport is RelayTransport.UDP else socket.SOCK_STREAM
+    layer = _tls_layer(endpoint, ca_file) if endpoint.transport is RelayTransport.TLS else None
     family, address = await resolve(
         endpoint.host,
         endpoint.port,
@@ -286,24 +341,17 @@ async def dial(
         code="turn_name_unresolved",
         family=socket.AF_UNSPEC if bind is None else family_of(bind),
     )
+    opened = _open(endpoint, family, kind, bind)
     try:
-        opened = open_socket(family, kind)
-    except OSError as error:
-        raise _unreachable(endpoint, error) from None
-    try:
-        if bind is not None:
-            _bind(opened, bind)
+        if kind == socket.SOCK_DGRAM:
+            opened.connect(address)
+            return UdpWire(opened)
         with anyio.fail_after(timeout):
-            if kind == socket.SOCK_DGRAM:
-                opened.connect(address)
-                return UdpWire(opened)
             await _connect(opened, address)
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if endpoint.transport is RelayTransport.TCP:
-                return StreamWire(opened)
-            layer = TlsLayer(tls_context(ca_file), endpoint.server_name or endpoint.host)
-            await _handshake(opened, layer)
-            return StreamWire(opened, layer)
+            if layer is not None:
+                await _handshake(opened, layer)
+        return StreamWire(opened, layer)
     except TimeoutError:
         opened.close()
         raise TransportError(
@@ -314,7 +362,7 @@ async def dial(
         ) from None
     except ssl.SSLError as error:
         opened.close()
-        raise _tls_failed(error, Stage.TURN_DIAL) from None
+        raise TransportError(Stage.TURN_DIAL, *_tls_trouble(error)) from None
     except OSError as error:
         opened.close()
         raise _unreachable(endpoint, error) from None
@@ -323,14 +371,36 @@ async def dial(
         raise
 
 
-def _bind(opened: socket.socket, host: str) -> None:
+def _tls_layer(endpoint: RelayEndpoint, ca_file: str | None) -> TlsLayer:
     try:
-        opened.bind((host, 0))
+        return TlsLayer(tls_context(ca_file), endpoint.server_name or endpoint.host)
+    except ValueError:
+        raise TransportError(
+            Stage.TURN_DIAL,
+            "invalid_server_name",
+            "the name that the relay's certificate should bear is no host name",
+            "check the relay's name",
+        ) from None
+
+
+def _open(
+    endpoint: RelayEndpoint,
+    family: socket.AddressFamily,
+    kind: socket.SocketKind,
+    bind: str | None,
+) -> socket.socket:
+    if bind is None:
+        try:
+            return open_socket(family, kind)
+        except OSError as error:
+            raise _unreachable(endpoint, error) from None
+    try:
+        return open_socket(family, kind, bind=literal_address(bind, 0))
     except OSError as error:
         raise TransportError(
             Stage.TURN_DIAL,
             "bind_failed",
-            f"cannot send from {host}: {reason(error)}",
+            f"cannot send from {bind}: {reason(error)}",
             "--bind-interface takes an IP address of this machine",
         ) from None
 
@@ -342,7 +412,7 @@ async def _connect(opened: socket.socket, address: SocketAddress) -> None:
         await anyio.wait_writable(opened)
         code = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            raise OSError(code, "connect") from None
+            raise OSError(code, os.strerror(code)) from None
 
 
 async def _handshake(opened: socket.socket, layer: TlsLayer) -> None:
@@ -364,7 +434,7 @@ async def _handshake(opened: socket.socket, layer: TlsLayer) -> None:
             except BlockingIOError:
                 await anyio.wait_readable(opened)
         if not received:
-            raise ConnectionResetError(104, "closed during the TLS handshake")
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
 
 
 def _unreachable(endpoint: RelayEndpoint, error: OSError) -> TransportError:
@@ -376,26 +446,32 @@ def _unreachable(endpoint: RelayEndpoint, error: OSError) -> TransportError:
     )
 
 
-def _tls_failed(error: ssl.SSLError, stage: Stage) -> TransportError:
+def _tls_trouble(error: ssl.SSLError) -> tuple[str, str, str]:
+    """Return code, message and advice."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return TransportError(
-            stage,
+        return (
             "turn_certificate_invalid",
             f"the relay's certificate is not trusted: {error.verify_message}",
             "give the authority with --ca-file, or check the relay's name",
         )
-    return TransportError(
-        stage,
+    return (
         "turn_tls_failed",
         f"TLS with the relay failed: {error.reason or 'protocol error'}",
         "check that this port speaks TLS",
     )
 
 
-def _broken(error: OSError) -> TransportError:
-    return TransportError(
-        Stage.TURN_ALLOCATE,
+def _ended() -> BrokenWireError:
+    return BrokenWireError(
+        "turn_connection_closed",
+        "the relay closed the connection",
+        "it may have restarted or refused the client; see its log",
+    )
+
+
+def _broken(error: OSError) -> BrokenWireError:
+    return BrokenWireError(
         "turn_socket_failed",
         f"the relay's socket broke: {reason(error)}",
-        "the relay may have restarted, or the network changed: start again",
+        "check that the network is up and that the relay runs",
     )

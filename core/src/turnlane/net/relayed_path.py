@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import anyio
@@ -10,7 +10,7 @@ import anyio
 from turnlane.api.credentials import Credentials, RelayEndpoint
 from turnlane.api.errors import TransportError
 from turnlane.api.stages import Stage
-from turnlane.net.relay_wire import RelayWire, dial
+from turnlane.net.relay_wire import BrokenWireError, RelayWire, dial
 from turnlane.net.system import is_address, plain_address, resolve
 from turnlane.proto import turn_client as turn
 from turnlane.proto.turn_client import TurnClient
@@ -24,9 +24,8 @@ ALLOCATE_TIMEOUT = 10.0
 RELEASE_TIMEOUT = 2.0
 """Seconds that the deallocation may take on the way out."""
 
-_TIMED_OUT = ("turn_timeout", "check the address and that UDP passes, or try another --mode")
 _CODES: dict[int | None, tuple[str, str]] = {
-    None: _TIMED_OUT,
+    None: ("turn_no_usable_answer", "check that it is a TURN server that answers at that address"),
     300: ("turn_alternate_server", "the relay sends clients elsewhere: use the other address"),
     400: ("turn_bad_request", "the relay does not understand this client; see its log"),
     401: (
@@ -64,8 +63,8 @@ class PathSettings:
 class RelayedPath:
     """Datagrams to and from one peer through one allocation.
 
-    All methods but `wait` are synchronous; whoever owns the path calls `wait`, `read` and
-    `handle_timer` in a loop, so that no task of its own is needed.
+    Whoever owns the path calls `wait`, `read` and `handle_timer` in a loop, so that no task of its
+    own is needed. `stage` is where the owner is: failures of the path carry it.
     """
 
     def __init__(self, wire: RelayWire, client: TurnClient, peer: tuple[str, int]) -> None:
@@ -73,18 +72,26 @@ class RelayedPath:
         self._client = client
         self._peer = peer
         self._scope: anyio.CancelScope | None = None
+        self.stage = Stage.TURN_ALLOCATE
+        self.too_large = 0
         self.relayed: tuple[str, int] | None = None
         self.permitted = False
-        self.alternate: tuple[str, int] | None = None
+        self.alternate: turn.AlternateServer | None = None
 
     @property
     def dropped(self) -> int:
-        """Datagrams that the wire did not take."""
+        """Messages that the wire did not take."""
         return self._wire.dropped
 
     def send(self, payload: bytes) -> bool:
         """Send one datagram to the peer now; False when it was dropped."""
-        return self._wire.write(self._client.wrap(self._peer, payload))
+        try:
+            message = self._client.wrap(self._peer, payload)
+        except ValueError:
+            # Until the channel is bound, a header of more than 20 bytes takes room, too.
+            self.too_large += 1
+            return False
+        return self._wire.write(message)
 
     def read(self, now: float) -> list[bytes]:
         """Take the datagrams that have come from the peer.
@@ -93,7 +100,11 @@ class RelayedPath:
         """
         client = self._client
         receive = client.receive_stream if self._wire.reliable else client.receive_datagram
-        for data in self._wire.read():
+        try:
+            taken = self._wire.read()
+        except BrokenWireError as error:
+            raise TransportError(self.stage, error.code, error.message, error.advice) from None
+        for data in taken:
             receive(data, now)
         payloads = self._events()
         self.flush()
@@ -116,11 +127,13 @@ class RelayedPath:
 
     async def wait(self, deadline: float | None) -> None:
         """Wait until something may be read, or until `deadline` (monotonic seconds)."""
-        with anyio.CancelScope(
-            deadline=float("inf") if deadline is None else deadline
-        ) as self._scope:
-            await self._wire.wait()
-        self._scope = None
+        try:
+            with anyio.CancelScope(
+                deadline=float("inf") if deadline is None else deadline
+            ) as self._scope:
+                await self._wire.wait()
+        finally:
+            self._scope = None
 
     def hurry(self, deadline: float) -> None:
         """Make a `wait` that is under way end at `deadline` at the latest."""
@@ -133,32 +146,28 @@ class RelayedPath:
         Leaves `alternate` set, and no allocation, when the relay names another server.
         """
         self._client.start(anyio.current_time())
-        await self._until(
-            lambda: self.relayed is not None or self.alternate is not None, Stage.TURN_ALLOCATE
-        )
+        await self._until(lambda: self.relayed is not None or self.alternate is not None)
 
     async def permit(self) -> None:
         """Have the relay let the peer's datagrams pass; raises `TransportError` at `peer_setup`."""
+        self.stage = Stage.PEER_SETUP
         self._client.add_peer(*self._peer, anyio.current_time())
-        await self._until(lambda: self.permitted, Stage.PEER_SETUP)
+        await self._until(lambda: self.permitted)
 
     async def release(self) -> None:
         """Delete the allocation at the relay, as far as it still listens."""
         self._client.close(anyio.current_time())
-        try:
-            await self._until(lambda: self._client.finished, Stage.SHUTDOWN, RELEASE_TIMEOUT)
-        except TransportError:
-            return
+        # Whatever fails now: the relay forgets the allocation in time.
+        with suppress(TransportError):
+            await self._until(lambda: self._client.finished, RELEASE_TIMEOUT)
 
-    async def _until(
-        self, done: Callable[[], bool], stage: Stage, timeout: float = ALLOCATE_TIMEOUT
-    ) -> None:
+    async def _until(self, done: Callable[[], bool], timeout: float = ALLOCATE_TIMEOUT) -> None:
         give_up = anyio.current_time() + timeout
         self.flush()
         while not done():
             now = anyio.current_time()
             if now >= give_up:
-                raise self._silence(stage)
+                raise self._silence()
             timer = self.get_timer()
             await self.wait(give_up if timer is None else min(timer, give_up))
             now = anyio.current_time()
@@ -167,16 +176,20 @@ class RelayedPath:
             if due is not None and due <= now:
                 self.handle_timer(now)
 
-    def _silence(self, stage: Stage) -> TransportError:
+    def _silence(self) -> TransportError:
         if self._wire.refused:
             return TransportError(
-                stage,
+                self.stage,
                 "turn_unreachable",
-                "nothing listens at the relay's address: its machine refuses the packets",
-                "check the relay's address and port, and that it runs",
+                f"the relay does not answer, and the network says: {self._wire.refused}",
+                "check the relay's address and port, that it runs, and that no firewall forbids it",
             )
-        code, advice = _TIMED_OUT
-        return TransportError(stage, code, "the relay does not answer", advice)
+        return TransportError(
+            self.stage,
+            "turn_timeout",
+            "the relay does not answer",
+            "check the address and that UDP passes, or try another --mode",
+        )
 
     def _events(self) -> list[bytes]:
         payloads: list[bytes] = []
@@ -188,13 +201,9 @@ class RelayedPath:
             elif isinstance(event, (turn.PermissionInstalled, turn.ChannelBound)):
                 self.permitted = True
             elif isinstance(event, turn.AlternateServer):
-                self.alternate = event.address
-            elif isinstance(event, turn.AllocationFailed):
-                raise refusal(Stage.TURN_ALLOCATE, event.code, event.reason)
-            elif isinstance(event, turn.PeerRefused):
-                raise refusal(Stage.PEER_SETUP, event.code, event.reason)
-            elif isinstance(event, turn.AllocationLost):
-                raise refusal(Stage.TURN_ALLOCATE, event.code, event.reason)
+                self.alternate = event
+            elif isinstance(event, (turn.AllocationFailed, turn.PeerRefused, turn.AllocationLost)):
+                raise refusal(self.stage, event.code, event.reason)
         return payloads
 
 
@@ -235,10 +244,12 @@ async def relayed_path(
         finally:
             wire.close()
         endpoint = RelayEndpoint(
-            host=path.alternate[0],
-            port=path.alternate[1],
+            host=path.alternate.address[0],
+            port=path.alternate.address[1],
             transport=endpoint.transport,
-            server_name=endpoint.server_name
+            # Without a word on that, it is the name of before that is verified (RFC 8489, 14.16).
+            server_name=path.alternate.domain
+            or endpoint.server_name
             or (None if is_address(endpoint.host) else endpoint.host),
         )
     raise refusal(Stage.TURN_ALLOCATE, 300, "the relays name each other as alternatives")
@@ -256,10 +267,13 @@ async def _peer_address(settings: PathSettings) -> tuple[str, int]:
 
 
 def refusal(stage: Stage, code: int | None, text: str) -> TransportError:
-    """Say what the relay answered, with its number, in one of our stable codes."""
+    """Say what the relay answered, with its number, in one of our stable codes.
+
+    `code` None is for no answer and for one that is of no use, which `text` tells.
+    """
     name, advice = _CODES.get(code, (f"turn_error_{code}", "see the relay's log"))
     shown = "".join(character for character in text if character.isprintable())[:120]
     if code is not None:
         told = shown if shown.startswith(f"{code} ") else f"{code} ({shown})"
         shown = f"the relay answered {told}"
-    return TransportError(stage, name, shown or "the relay does not answer", advice)
+    return TransportError(stage, name, shown, advice)

@@ -1,5 +1,6 @@
 """What the operating system says, in our words: names resolved, sockets bound, OSError told."""
 
+import errno
 import ipaddress
 import os
 import socket
@@ -14,6 +15,27 @@ SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 
 SOCKET_BUFFER = 4 * 1024 * 1024
 """Bytes asked for per direction; the system grants what its limits allow."""
+
+
+_PATH_ERRORS = frozenset(
+    {
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.EMSGSIZE,
+        errno.ENETUNREACH,
+        errno.ENOPROTOOPT,
+        errno.EPROTO,
+    }
+)
+
+
+def is_path_error(error: OSError) -> bool:
+    """Whether a datagram socket only tells what an ICMP message said of something sent earlier.
+
+    Such an error comes once, of whatever call comes next, and the socket itself is sound: nobody
+    listens there now, a router or firewall is in the way, a datagram was too large for the path.
+    """
+    return isinstance(error, ConnectionError) or error.errno in _PATH_ERRORS
 
 
 def reason(error: OSError) -> str:
@@ -87,14 +109,27 @@ def literal_address(host: str, port: int) -> SocketAddress:
     return host.partition("%")[0], port, 0, number
 
 
-def open_socket(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
-    """Open a non-blocking socket with generous buffers; raises OSError."""
+def open_socket(
+    family: socket.AddressFamily,
+    kind: socket.SocketKind,
+    *,
+    bind: SocketAddress | None = None,
+    connect: SocketAddress | None = None,
+) -> socket.socket:
+    """Open a non-blocking socket, with generous buffers where it takes datagrams.
+
+    `connect` is for datagram sockets, which need not wait for it. Raises OSError.
+    """
     opened = socket.socket(family, kind)
     try:
         opened.setblocking(False)
         if kind == socket.SOCK_DGRAM:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
+        if bind is not None:
+            opened.bind(bind)
+        if connect is not None:
+            opened.connect(connect)
     except BaseException:
         opened.close()
         raise

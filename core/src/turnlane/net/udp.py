@@ -10,7 +10,14 @@ from turnlane.api.adapters import DatagramSocket
 from turnlane.api.batch import MAX_DATAGRAM, Batch
 from turnlane.api.errors import AdapterError, TransportError
 from turnlane.api.stages import Stage
-from turnlane.net.system import SocketAddress, open_socket, plain_address, reason, resolve
+from turnlane.net.system import (
+    SocketAddress,
+    is_path_error,
+    open_socket,
+    plain_address,
+    reason,
+    resolve,
+)
 
 MAX_PEERS = 4096
 """Local peers that one bound socket remembers; beyond, the one silent for longest is forgotten."""
@@ -84,15 +91,17 @@ class BatchSocket:
                     self._take(batch)
             except BlockingIOError:
                 pass
-            except ConnectionError:
-                # An ICMP error for something sent earlier: the socket itself is sound.
+            except OSError as error:
+                if not is_path_error(error):
+                    raise AdapterError(
+                        Stage.FORWARDING_LOOP,
+                        "local_socket_failed",
+                        f"receiving: {reason(error)}",
+                        "check that the network is up and that memory is left",
+                    ) from None
                 self.refused += 1
                 if not batch.count:
                     continue
-            except OSError as error:
-                raise AdapterError(
-                    Stage.FORWARDING_LOOP, "local_socket_failed", f"receiving: {reason(error)}"
-                ) from None
             if batch.count:
                 return
             await anyio.wait_readable(self._socket)
@@ -174,15 +183,14 @@ class SocketContext:
         except TransportError as error:
             raise AdapterError(error.stage, error.code, error.message, error.advice) from None
         try:
-            opened = open_socket(family, socket.SOCK_DGRAM)
+            return BoundUdpSocket(open_socket(family, socket.SOCK_DGRAM, bind=address))
         except OSError as error:
-            raise _bind_error(host, port, error) from None
-        try:
-            opened.bind(address)
-        except OSError as error:
-            opened.close()
-            raise _bind_error(host, port, error) from None
-        return BoundUdpSocket(opened)
+            raise AdapterError(
+                Stage.LOCAL_BIND,
+                "local_bind_failed",
+                f"cannot listen on {host} port {port}: {reason(error)}",
+                "choose another address, or stop what uses this one",
+            ) from None
 
     async def connect_udp(self, host: str, port: int, flow: int) -> DatagramSocket:
         """Connect a socket for one flow; raises `AdapterError` at `upstream_dial`."""
@@ -197,33 +205,15 @@ class SocketContext:
         except TransportError as error:
             raise AdapterError(error.stage, error.code, error.message, error.advice) from None
         try:
-            opened = open_socket(family, socket.SOCK_DGRAM)
+            opened = open_socket(family, socket.SOCK_DGRAM, connect=address)
         except OSError as error:
-            raise _upstream_error(error) from None
-        try:
-            opened.connect(address)
-        except OSError as error:
-            opened.close()
-            raise _upstream_error(error) from None
+            raise AdapterError(
+                Stage.UPSTREAM_DIAL,
+                "upstream_unreachable",
+                f"cannot open a socket to the upstream: {reason(error)}",
+                "check the server's --connect address and its routes",
+            ) from None
         return ConnectedUdpSocket(opened, flow)
-
-
-def _bind_error(host: str, port: int, error: OSError) -> AdapterError:
-    return AdapterError(
-        Stage.LOCAL_BIND,
-        "local_bind_failed",
-        f"cannot listen on {host} port {port}: {reason(error)}",
-        "choose another address, or stop what uses this one",
-    )
-
-
-def _upstream_error(error: OSError) -> AdapterError:
-    return AdapterError(
-        Stage.UPSTREAM_DIAL,
-        "upstream_unreachable",
-        f"cannot open a socket to the upstream: {reason(error)}",
-        "check the server's --connect address and its routes",
-    )
 
 
 class ListeningUdpSocket:
@@ -242,15 +232,14 @@ class ListeningUdpSocket:
             host, port, socket.SOCK_DGRAM, stage=Stage.LISTEN, code="listen_name_unresolved"
         )
         try:
-            opened = open_socket(family, socket.SOCK_DGRAM)
+            return cls(open_socket(family, socket.SOCK_DGRAM, bind=address))
         except OSError as error:
-            raise _listen_error(host, port, error) from None
-        try:
-            opened.bind(address)
-        except OSError as error:
-            opened.close()
-            raise _listen_error(host, port, error) from None
-        return cls(opened)
+            raise TransportError(
+                Stage.LISTEN,
+                "listen_failed",
+                f"cannot listen on {host} port {port}: {reason(error)}",
+                "choose another address with --listen, or stop what uses this one",
+            ) from None
 
     async def receive(self) -> list[tuple[bytes, SocketAddress]]:
         """Wait for at least one datagram and return as many as are there, with their sources."""
@@ -264,14 +253,17 @@ class ListeningUdpSocket:
                     taken.append(self._socket.recvfrom(MAX_DATAGRAM))
             except BlockingIOError:
                 pass
-            except ConnectionError:
-                # An ICMP error for one peer says nothing about the others.
+            except OSError as error:
+                # What ICMP says of one peer says nothing about the others.
+                if not is_path_error(error):
+                    raise TransportError(
+                        Stage.LISTEN,
+                        "listen_socket_failed",
+                        f"receiving: {reason(error)}",
+                        "check that the network is up and that memory is left",
+                    ) from None
                 if not taken:
                     continue
-            except OSError as error:
-                raise TransportError(
-                    Stage.LISTEN, "listen_socket_failed", f"receiving: {reason(error)}"
-                ) from None
             if taken:
                 return taken
             await anyio.wait_readable(self._socket)
@@ -289,12 +281,3 @@ class ListeningUdpSocket:
             self._closed = True
             anyio.notify_closing(self._socket)
             self._socket.close()
-
-
-def _listen_error(host: str, port: int, error: OSError) -> TransportError:
-    return TransportError(
-        Stage.LISTEN,
-        "listen_failed",
-        f"cannot listen on {host} port {port}: {reason(error)}",
-        "choose another address with --listen, or stop what uses this one",
-    )

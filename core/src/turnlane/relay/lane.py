@@ -38,7 +38,7 @@ from turnlane.proto.lane_events import (
 )
 from turnlane.proto.lane_health import LaneDead
 from turnlane.proto.refusals import Remedy
-from turnlane.relay.membership import Membership, Ticket
+from turnlane.relay.membership import Membership
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,12 @@ class Lane:
             leaving = ByeCode.SESSION_CLOSED
             try:
                 if self.plan.security is not None:
+                    self._enter(path, Stage.DTLS_HANDSHAKE)
                     await self._handshake(self.plan.security)
                 if self.plan.membership is not None and self._association is not None:
+                    self._enter(path, Stage.SESSION_HELLO)
                     await self._join(self.plan.membership, self._association)
+                path.stage = Stage.FORWARDING_LOOP
                 self.ready = True
                 on_ready()
                 while True:
@@ -147,10 +150,9 @@ class Lane:
                 if not 0 < len(packet) <= self._max_record:
                     self.unsendable += 1
                     continue
-                path.send(association.encrypt(packet))
+                sent += path.send(association.encrypt(packet))
             else:
-                path.send(bytes(packet))
-            sent += 1
+                sent += path.send(bytes(packet))
         self.packets_sent += sent
         health = protocol.health if protocol is not None else None
         if health is not None and sent:
@@ -159,15 +161,17 @@ class Lane:
             if timer is not None:
                 path.hurry(timer)
 
+    def _enter(self, path: RelayedPath, stage: Stage) -> None:
+        path.stage = stage
+        self._on_stage(stage)
+
     async def _handshake(self, security: Security) -> None:
-        self._on_stage(Stage.DTLS_HANDSHAKE)
         self._association = DtlsAssociation.client(pin=security.pin)
         self._association.start(anyio.current_time())
         while not self._handshaken:
             await self._turn()
 
     async def _join(self, membership: Membership, association: DtlsAssociation) -> None:
-        self._on_stage(Stage.SESSION_HELLO)
         async with membership.ticket() as ticket:
             self._protocol = LaneClient(
                 HelloParameters(
@@ -188,11 +192,8 @@ class Lane:
                 if refused.remedy is Remedy.NEW_SESSION:
                     membership.forget(ticket)
                 raise refused.error from None
-            self._keep(membership, ticket)
-
-    def _keep(self, membership: Membership, ticket: Ticket) -> None:
-        membership.established(ticket, self._secret)
-        self._secret = None
+            membership.established(ticket, self._secret)
+            self._secret = None
 
     async def _turn(self) -> None:
         """Do one turn: send what is due, wait for packets or a timer, handle both."""
@@ -249,6 +250,9 @@ class Lane:
             return
         flow = datagram_flow(record) if self._established else -1
         if flow < 0:
+            if self._received:
+                # A ping counts the payload that came before it.
+                self._hand_over(now)
             protocol.receive(record, now)
             if not self._established:
                 self._events()
@@ -271,15 +275,20 @@ class Lane:
         self._received.clear()
 
     def _events(self) -> None:
-        if self._association is not None:
-            while (event := self._association.next_event()) is not None:
+        path, association = self._path, self._association
+        assert path is not None
+        if association is not None:
+            while (event := association.next_event()) is not None:
                 if isinstance(event, HandshakeCompleted):
                     self._handshaken = True
                 elif isinstance(event, HandshakeFailed):
                     raise handshake_error(event.code, event.message)
                 elif isinstance(event, AssociationClosed):
                     raise TransportError(
-                        self._stage(), "peer_closed", f"the server ended the lane: {event.reason}"
+                        path.stage,
+                        "peer_closed",
+                        f"the server ended the lane: {event.reason}",
+                        "see the server's log",
                     )
         if self._protocol is not None:
             while (told := self._protocol.next_event()) is not None:
@@ -311,11 +320,6 @@ class Lane:
                     f"nothing came over the lane for {event.silence:.0f} s",
                     "the lane is made anew by itself",
                 )
-
-    def _stage(self) -> Stage:
-        if not self._handshaken:
-            return Stage.DTLS_HANDSHAKE
-        return Stage.FORWARDING_LOOP if self.ready else Stage.SESSION_HELLO
 
     def _farewell(self, path: RelayedPath, code: ByeCode) -> None:
         """Tell the server, as far as the path still carries; it finds out by itself otherwise."""
