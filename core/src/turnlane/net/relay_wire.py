@@ -18,6 +18,7 @@ from turnlane.api.stages import Stage
 from turnlane.net.system import (
     SocketAddress,
     family_of,
+    is_address,
     is_path_error,
     literal_address,
     open_socket,
@@ -333,6 +334,17 @@ async def dial(
     """
     kind = socket.SOCK_DGRAM if endpoint.transport is RelayTransport.UDP else socket.SOCK_STREAM
     layer = _tls_layer(endpoint, ca_file) if endpoint.transport is RelayTransport.TLS else None
+    if (
+        bind is not None
+        and is_address(endpoint.host)
+        and family_of(bind) != family_of(endpoint.host)
+    ):
+        raise TransportError(
+            Stage.TURN_DIAL,
+            "bind_family_mismatch",
+            f"{endpoint.host} cannot be reached from {bind}: one is IPv4, the other IPv6",
+            "bind to an address of the relay's family, or leave --bind-interface out",
+        )
     family, address = await resolve(
         endpoint.host,
         endpoint.port,

@@ -68,25 +68,19 @@ async def resolve(
     code: str,
     family: socket.AddressFamily = socket.AF_UNSPEC,
 ) -> tuple[socket.AddressFamily, SocketAddress]:
-    """Resolve a name to its first address.
+    """Resolve a name to its first address; a literal stands for itself.
 
     Raises `TransportError(stage, code)` when the name has no address (of `family`).
     """
-    if is_address(host) and family not in (socket.AF_UNSPEC, family_of(host)):
-        raise TransportError(
-            stage,
-            code,
-            f"{host} is not of the address family of the local address",
-            "bind to an address of the same family, or leave the binding out",
-        )
     if is_address(host):
         # No name to look up, so no thread to wait for: a new flow opens at once.
         return family_of(host), literal_address(host, port)
+    wanted = {socket.AF_INET: "IPv4 ", socket.AF_INET6: "IPv6 "}.get(family, "")
     try:
         found = await anyio.getaddrinfo(host, port, family=family, type=kind)
     except (OSError, UnicodeError):
         raise TransportError(
-            stage, code, f"the name {host} has no address", "check the name and the DNS"
+            stage, code, f"the name {host} has no {wanted}address", "check the name and the DNS"
         ) from None
     for found_family, _, _, _, address in found:
         if found_family in (socket.AF_INET, socket.AF_INET6):
