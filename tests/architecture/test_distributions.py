@@ -12,7 +12,7 @@ import pytest
 from turnlane_tests.real import missing
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ["core", "plugins/adapters", "plugins/generic_turn", "plugins/lab"]
+FOLDERS = ["core", "plugins/adapters", "plugins/generic_turn", "plugins/lab", "plugins/exec", "plugins/http", "plugins/pool"]
 
 pytestmark = pytest.mark.real
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ["core/src", "plugins/adapters/src", "plugins/generic_turn/src", "plugins/lab/src"]
+SOURCES = ["core/src", "plugins/adapters/src", "plugins/generic_turn/src", "plugins/lab/src", "plugins/exec/src", "plugins/http/src", "plugins/pool/src"]
 
 VIOLATIONS = {
     "layers": ("turnlane/proto/planted.py", "import turnlane.runtime.policy"),

@@ -13,7 +13,13 @@ from turnlane.api.artifact import (
 )
 from turnlane.api.batch import HEADROOM, MAX_DATAGRAM, Batch
 from turnlane.api.challenge import Challenge, ChallengeAnswer, ChallengePort
-from turnlane.api.credentials import Credentials, RelayEndpoint, RelayTransport, Resolution
+from turnlane.api.credentials import (
+    Credentials,
+    RelayEndpoint,
+    RelayTransport,
+    Renewal,
+    Resolution,
+)
 from turnlane.api.descriptors import (
     AdapterDescriptor,
     Direction,
@@ -36,6 +42,7 @@ from turnlane.api.errors import (
 from turnlane.api.hooks import COMMAND_GROUP, PLUGIN_GROUP, hookimpl, hookspec
 from turnlane.api.provider import Provider, ProviderContext, ResolveRequest
 from turnlane.api.secrets import Secret
+from turnlane.api.settings import Kept, SettingsError, Violation, setting
 from turnlane.api.stages import Stage
 from turnlane.api.version import CONTRACT_MAJOR, CONTRACT_MINOR
 
@@ -63,6 +70,7 @@ __all__ = [
     "DatagramSocket",
     "Direction",
     "InternalError",
+    "Kept",
     "LinkError",
     "PlatformTunnelDescriptor",
     "PolicyError",
@@ -73,10 +81,12 @@ __all__ = [
     "ProviderError",
     "RelayEndpoint",
     "RelayTransport",
+    "Renewal",
     "Resolution",
     "ResolveRequest",
     "Secret",
     "SessionError",
+    "SettingsError",
     "Stage",
     "StageOutcome",
     "StageRecord",
@@ -86,6 +96,8 @@ __all__ = [
     "TransportError",
     "TurnlaneError",
     "UnavailableError",
+    "Violation",
     "hookimpl",
     "hookspec",
+    "setting",
 ]

@@ -11,13 +11,15 @@ class Challenge(msgspec.Struct, frozen=True):
     """A question to the operator.
 
     `kind` is a stable name (`captcha`, `sign_in`, `confirm`), `prompt` says what to do in plain
-    words without secrets, `open_url` is what a front end may open, `deadline` the seconds after
-    which the provider gives up.
+    words without secrets, `open_url` is what a front end may open, `completes` says what ends it
+    well: the operator's `confirmation`, or something the provider `observes` by itself. `deadline`
+    are the seconds after which the provider gives up.
     """
 
     kind: str
     prompt: str
     open_url: Secret[str] | None = None
+    completes: Literal["confirmation", "observation"] = "confirmation"
     deadline: float = 300.0
 
 

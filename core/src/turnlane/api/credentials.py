@@ -47,8 +47,23 @@ class Credentials(msgspec.Struct, frozen=True):
     expires_at: float | None = None
 
 
+class Renewal(StrEnum):
+    """How credentials that run out are followed by fresh ones."""
+
+    NEVER = "never"
+    """The same link gives the same credentials; nothing is gained by asking again."""
+    RESOLVE = "resolve"
+    """Resolving the same link again gives fresh ones, without a human."""
+    CHALLENGE = "challenge"
+    """Resolving again is likely to ask a human."""
+
+
 class Resolution(msgspec.Struct, frozen=True):
-    """What a provider gives back: credentials, and the sanitized record of how it got them."""
+    """What a provider gives back: credentials, and the sanitized record of how it got them.
+
+    `renewal` None says what the descriptor's capability `renewable` says.
+    """
 
     credentials: Credentials
     artifact: Artifact
+    renewal: Renewal | None = None

@@ -33,7 +33,8 @@ class ProviderCapabilities(msgspec.Struct, frozen=True):
 class ProviderDescriptor(msgspec.Struct, frozen=True):
     """A provider. `implementation` and `settings` are `"module:Class"`, imported on first use.
 
-    `input_kinds` name what it takes (`link`), `example_links` show it without real secrets.
+    `input_kinds` name what it takes (`link`), `example_links` show it without real secrets,
+    `contract_minor` is the least minor version of the contract that it needs.
     """
 
     id: str
@@ -46,6 +47,8 @@ class ProviderDescriptor(msgspec.Struct, frozen=True):
     homepage: str = ""
     stability: str = "stable"
     capabilities: ProviderCapabilities = ProviderCapabilities()
+    version: str = ""
+    contract_minor: int = 0
 
 
 class AdapterDescriptor(msgspec.Struct, frozen=True):

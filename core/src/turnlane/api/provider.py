@@ -1,6 +1,8 @@
 """The contract of a provider: a link goes in, relay credentials come out."""
 
+from collections.abc import Mapping, MutableMapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -27,6 +29,34 @@ class ProviderContext(Protocol):
 
     def wall_time(self) -> float:
         """Return the Unix time in seconds; expiry is reckoned by it."""
+        ...
+
+    @property
+    def memory(self) -> MutableMapping[str, object]:
+        """What this provider remembers between resolutions, for as long as the host lives.
+
+        Each provider has its own; nothing in it is stored anywhere.
+        """
+        ...
+
+    @property
+    def config_dir(self) -> Path:
+        """The folder of local configuration files, which need not exist.
+
+        What must come from the machine's own operator, and never from a link or a remote caller,
+        is read from a file in it.
+        """
+        ...
+
+    async def resolve_with(
+        self, provider: str, link: Secret[str], settings: Mapping[str, object] | None = None
+    ) -> Resolution:
+        """Resolve a link through another provider that is installed, by its id.
+
+        The way for a provider to use others without importing them. Raises `UnavailableError`
+        for an id that is not installed, and what that provider raises; `ProviderError` with the
+        code `provider_cycle` when providers use each other too deeply.
+        """
         ...
 
     def span(self, name: str, **attributes: str | float | bool) -> AbstractContextManager[None]:

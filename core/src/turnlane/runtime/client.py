@@ -10,7 +10,6 @@ from anyio.abc import TaskGroup
 
 from turnlane.api import (
     Batch,
-    ChallengePort,
     Credentials,
     DatagramSocket,
     InternalError,
@@ -19,7 +18,6 @@ from turnlane.api import (
     TurnlaneError,
 )
 from turnlane.net.relayed_path import PathSettings
-from turnlane.plugins.manager import PluginManager
 from turnlane.proto.hello import token_key
 from turnlane.relay.lane import Lane, LanePlan, Security
 from turnlane.relay.membership import Membership
@@ -39,6 +37,7 @@ from turnlane.runtime.events import (
 from turnlane.runtime.peer_link import join_host_port
 from turnlane.runtime.policy import validate_client
 from turnlane.runtime.profiles import ClientProfile, PeerMode, SchedulerKind
+from turnlane.runtime.resolver import Resolver
 from turnlane.runtime.restart_budget import RestartBudget
 from turnlane.telemetry import current_traceparent, span
 
@@ -85,11 +84,9 @@ class ClientSession:
     def __init__(
         self,
         profile: ClientProfile,
-        plugins: PluginManager,
+        resolver: Resolver,
         *,
-        challenges: ChallengePort,
         on_event: Callable[[Event], None],
-        wall_time: Callable[[], float],
     ) -> None:
         self.profile = profile
         self._membership = Membership(token_bytes)
@@ -100,10 +97,9 @@ class ClientSession:
         self.unsent = 0
         self.error: TurnlaneError | None = None
         self.lanes: list[LaneSlot] = []
-        self._plugins = plugins
-        self._challenges = challenges
+        self._resolver = resolver
+        self._plugins = resolver.plugins
         self._on_event = on_event
-        self._wall_time = wall_time
         self._reached: set[Stage] = set()
         self._scope = anyio.CancelScope()
         self._tasks: TaskGroup | None = None
@@ -138,9 +134,7 @@ class ClientSession:
         self._enter(Stage.POLICY_VALIDATE)
         descriptor = validate_client(profile, self._plugins)
         self._enter(Stage.PROVIDER_RESOLVE)
-        source = CredentialSource(
-            profile.provider, self._plugins, self._challenges, self._wall_time
-        )
+        source = CredentialSource(profile.provider, self._resolver)
         with closing(source):
             self._tell_credentials(await source.get())
             self._enter(Stage.LOCAL_BIND)

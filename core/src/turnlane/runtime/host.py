@@ -10,6 +10,7 @@ Leaving the block ends everything that was started in it.
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -20,9 +21,9 @@ from turnlane.api import Challenge, ChallengeAnswer, ChallengePort, Resolution, 
 from turnlane.net.identity import Pin
 from turnlane.plugins.manager import PluginManager
 from turnlane.runtime.client import ClientSession, LaneSlot
-from turnlane.runtime.credentials import CredentialSource
 from turnlane.runtime.events import Event
 from turnlane.runtime.profiles import ClientProfile, ProviderProfile, ServerProfile
+from turnlane.runtime.resolver import Resolver
 from turnlane.runtime.server import TunnelServer
 
 
@@ -128,11 +129,12 @@ class Host:
         challenges: ChallengePort | None = None,
         on_event: Callable[[Event], None] | None = None,
         wall_time: Callable[[], float] | None = None,
+        config_dir: Path | None = None,
     ) -> None:
         self.plugins = plugins
-        self._challenges = challenges or NobodyToAsk()
         self._on_event = on_event or _drop
         self._wall_time = wall_time or time.time  # noqa: TID251 - the one place that reads it
+        self._resolver = Resolver(plugins, challenges or NobodyToAsk(), self._wall_time, config_dir)
         self._tasks: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -162,8 +164,7 @@ class Host:
 
         Raises `ProviderError` with its artifact, `UnavailableError` or `PolicyError`.
         """
-        source = CredentialSource(profile, self.plugins, self._challenges, self._wall_time)
-        return await source.resolve()
+        return await self._resolver.resolve(profile)
 
     async def start_client(self, profile: ClientProfile) -> ClientHandle:
         """Start a client session and return when all its lanes carry traffic.
@@ -172,10 +173,8 @@ class Host:
         """
         session = ClientSession(
             profile,
-            self.plugins,
-            challenges=self._challenges,
+            self._resolver,
             on_event=self._on_event,
-            wall_time=self._wall_time,
         )
         await self._start(session)
         return ClientHandle(session)

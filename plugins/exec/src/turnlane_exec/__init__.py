@@ -1,0 +1,1 @@
+"""Turnlane provider: relay credentials printed as JSON by a command of yours."""

@@ -1,0 +1,1 @@
+"""Turnlane provider: an ordered or weighted set of other providers, with fall-over."""
