@@ -1,0 +1,1 @@
+"""A provider as it was published for contract 1.0. Never change it."""
