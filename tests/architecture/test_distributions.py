@@ -12,7 +12,17 @@ import pytest
 from turnlane_tests.real import missing
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ["core", "plugins/adapters", "plugins/generic_turn", "plugins/lab", "plugins/exec", "plugins/http", "plugins/pool"]
+PROVIDERS = {
+    "plugins/exec": ["exec"],
+    "plugins/generic_turn": ["generic-turn"],
+    "plugins/http": ["http"],
+    "plugins/pool": ["pool"],
+}
+"""The plugins that offer providers, and their ids."""
+
+PAIRS = {"plugins/adapters": [("udp", "udp")]}
+PLUGINS = sorted(f"plugins/{each.parent.name}" for each in ROOT.glob("plugins/*/pyproject.toml"))
+FOLDERS = ["core", *PLUGINS]
 
 pytestmark = pytest.mark.real
 
@@ -85,24 +95,24 @@ def test_core_works_without_any_plugin_and_each_plugin_is_found_alone(
     assert clean.turnlane("providers", "list") == []
     assert clean.turnlane("plugins", "list") == []
 
-    clean.install("plugins/generic_turn")
-    assert [each["id"] for each in clean.turnlane("providers", "list")] == ["generic-turn"]
-    assert clean.turnlane("pairs") == []
-    clean.uninstall("turnlane-generic-turn")
-
-    clean.install("plugins/adapters")
-    assert clean.turnlane("providers", "list") == []
-    assert [(each["ingress"], each["egress"]) for each in clean.turnlane("pairs")] == [
-        ("udp", "udp")
-    ]
-    clean.uninstall("turnlane-adapters")
+    for folder in PLUGINS:
+        clean.install(folder)
+        assert [each["status"] for each in clean.turnlane("plugins", "list")] == ["loaded"]
+        offered = [each["id"] for each in clean.turnlane("providers", "list")]
+        assert offered == PROVIDERS.get(folder, [])
+        pairs = [(each["ingress"], each["egress"]) for each in clean.turnlane("pairs")]
+        assert pairs == PAIRS.get(folder, [])
+        clean.uninstall(f"turnlane-{Path(folder).name.replace('_', '-')}")
 
     clean.install("plugins/lab")
     lonely = run(clean.bin / "turnlane", "demo")
     assert lonely.returncode == 3, lonely.stderr
     assert "stage=policy_validate" in lonely.stderr
 
-    clean.install("plugins/adapters", "plugins/generic_turn")
+    clean.install(*(folder for folder in PLUGINS if folder != "plugins/lab"))
+    records = clean.turnlane("plugins", "list")
+    assert {each["status"] for each in records} == {"loaded"}
+    assert len(records) == len(PLUGINS)
     together = run(clean.bin / "turnlane", "demo", "--json", "--count", "20")
     assert together.returncode == 0, together.stderr
     assert json.loads(together.stdout)["result"] == "ok"

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ["core/src", "plugins/adapters/src", "plugins/generic_turn/src", "plugins/lab/src", "plugins/exec/src", "plugins/http/src", "plugins/pool/src"]
+PLUGINS = list((ROOT / "plugins").glob("*/pyproject.toml"))
+SOURCES = ["core/src", *sorted(f"plugins/{each.parent.name}/src" for each in PLUGINS)]
+
+APPLICATIONS = {"turnlane_lab", "turnlane_control"}
+"""What stands on top and may import the runtime."""
 
 VIOLATIONS = {
     "layers": ("turnlane/proto/planted.py", "import turnlane.runtime.policy"),
@@ -69,6 +73,23 @@ def test_every_contract_holds_and_has_a_violation_that_is_tried() -> None:
     result = lint([ROOT / source for source in SOURCES], ROOT / ".importlinter")
     assert result.returncode == 0, result.stdout
     assert set(contract_names()) == set(VIOLATIONS)
+
+
+@pytest.mark.parametrize("source", [source for source in SOURCES if source != "core/src"])
+def test_every_plugin_is_held_to_the_contracts(source: str) -> None:
+    (package,) = (path.name for path in (ROOT / source).glob("turnlane_*"))
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / ".importlinter")
+
+    def named(section: str, option: str) -> list[str]:
+        return parser[section][option].split()
+
+    prefix = "importlinter:contract:"
+    assert package in named("importlinter", "root_packages")
+    assert package in named(f"{prefix}plugins-are-independent", "modules")
+    assert package in named(f"{prefix}core-knows-no-plugin", "forbidden_modules")
+    held = package in named(f"{prefix}plugins-see-the-contract", "source_modules")
+    assert held is (package not in APPLICATIONS)
 
 
 @pytest.mark.parametrize("contract", sorted(VIOLATIONS))

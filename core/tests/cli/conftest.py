@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from turnlane.cli.main import main
+from turnlane.plugins import discover_plugins
 
 
 @dataclass(frozen=True)
@@ -169,10 +170,16 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 @pytest.fixture
-def planted(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+def blocked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Block every plugin that is installed beside core, and return their names."""
+    installed = discover_plugins()
+    names = {plugin.distribution for plugin in installed}
+    monkeypatch.setenv("TURNLANE_DISABLE_PLUGINS", ",".join(sorted(names)))
+    return [plugin.name for plugin in installed]
+
+
+@pytest.fixture
+def planted(blocked: list[str], site: Site) -> Site:
     """Plant a provider and a pair of adapters called `planted`, and nothing else."""
-    monkeypatch.setenv(
-        "TURNLANE_DISABLE_PLUGINS", "turnlane-adapters,turnlane-generic-turn,turnlane-lab"
-    )
     site.plant("turnlane-planted", "[turnlane.plugins.v1]\nplanted = planted\n", planted=PROVIDER)
     return site

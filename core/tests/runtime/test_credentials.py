@@ -1,36 +1,14 @@
-"""Credentials: what a plugin gives is checked, kept while good, resolved again in time."""
+"""Credentials: kept while good, resolved again in time, and which endpoint of them is used."""
 
-import sys
-from collections.abc import Iterator
-from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 import anyio
 import msgspec
 import pytest
 
-from turnlane.api import (
-    Artifact,
-    ArtifactOutcome,
-    ChallengePort,
-    Credentials,
-    PolicyError,
-    ProviderCapabilities,
-    ProviderContext,
-    ProviderDescriptor,
-    ProviderError,
-    RelayEndpoint,
-    RelayTransport,
-    Resolution,
-    ResolveRequest,
-    Secret,
-    hookimpl,
-)
-from turnlane.plugins.manager import PluginManager
-from turnlane.runtime import credentials as module
+from turnlane.api import ProviderDescriptor, RelayEndpoint, RelayTransport, Renewal, Secret
 from turnlane.runtime.credentials import CredentialSource, choose_endpoint
-from turnlane.runtime.host import NobodyToAsk
-from turnlane.runtime.profiles import ProviderProfile
+from turnlane.telemetry import REDACTOR
 
 pytestmark = pytest.mark.anyio
 
@@ -39,102 +17,37 @@ TCP = RelayEndpoint("relay.example", 3479, RelayTransport.TCP)
 TLS = RelayEndpoint("tls.example", 5349, RelayTransport.TLS)
 
 
-class Settings(msgspec.Struct, forbid_unknown_fields=True):
-    """What the scripted provider can be told."""
+@pytest.fixture
+def source(resolver, profile):
+    """Return a function that makes the credentials of a session."""
 
-    colour: str = "red"
+    def source(*, renewable: bool = True, **more: Any) -> CredentialSource:
+        return CredentialSource(profile(**more), resolver(renewable=renewable))
 
-
-class Scripted:
-    """A provider that does what the test wrote down."""
-
-    script: ClassVar[list[Any]] = []
-    requests: ClassVar[list[ResolveRequest]] = []
-
-    def __init__(self, context: ProviderContext) -> None:
-        self.context = context
-
-    async def resolve(self, request: ResolveRequest, challenges: ChallengePort) -> Resolution:
-        self.requests.append(request)
-        step = self.script.pop(0)
-        if isinstance(step, BaseException):
-            raise step
-        if step == "hang":
-            await anyio.sleep_forever()
-        resolution: Resolution = step
-        return resolution
+    return source
 
 
-@pytest.fixture(autouse=True)
-def scripted() -> Iterator[type[Scripted]]:
-    planted = ModuleType("planted_provider")
-    vars(planted).update(Scripted=Scripted, Settings=Settings)
-    sys.modules["planted_provider"] = planted
-    Scripted.script, Scripted.requests = [], []
-    yield Scripted
-    del sys.modules["planted_provider"]
-
-
-def good(*endpoints: RelayEndpoint, expires_at: float | None = None, name: str = "u") -> Resolution:
-    return Resolution(
-        Credentials(endpoints or (UDP,), Secret(name), Secret("p"), expires_at),
-        Artifact("scripted", "static", {}, (), ArtifactOutcome("resolution")),
-    )
-
-
-def descriptor(**capabilities: Any) -> ProviderDescriptor:
-    return ProviderDescriptor(
-        "scripted",
-        "Scripted",
-        "A provider.",
-        "planted_provider:Scripted",
-        settings="planted_provider:Settings",
-        capabilities=ProviderCapabilities(**capabilities),
-    )
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def source(clock: Clock, *, renewable: bool = True, **profile: Any) -> CredentialSource:
-    class Planted:
-        @hookimpl
-        def turnlane_providers(self) -> list[ProviderDescriptor]:
-            return [descriptor(renewable=renewable)]
-
-    return CredentialSource(
-        ProviderProfile(provider="scripted", link=Secret("acme://planted-secret"), **profile),
-        PluginManager.from_modules([Planted()]),
-        NobodyToAsk(),
-        clock,
-    )
-
-
-async def test_credentials_are_resolved_once_for_all_lanes(scripted: type[Scripted]) -> None:
+async def test_credentials_are_resolved_once_for_all_lanes(scripted, source, good) -> None:
     scripted.script = [good()]
-    credentials = source(Clock())
+    credentials = source()
     assert await credentials.get() is await credentials.get()
     assert len(scripted.requests) == 1
 
 
-async def test_lanes_that_ask_at_once_share_one_resolution(scripted: type[Scripted]) -> None:
+async def test_lanes_that_ask_at_once_share_one_resolution(scripted, source, good) -> None:
     scripted.script = [good()]
-    credentials = source(Clock())
+    credentials = source()
     async with anyio.create_task_group() as tasks:
         for _ in range(5):
             tasks.start_soon(credentials.get)
     assert len(scripted.requests) == 1
 
 
-async def test_credentials_about_to_expire_are_resolved_again(scripted: type[Scripted]) -> None:
-    clock = Clock()
+async def test_credentials_about_to_expire_are_resolved_again(
+    scripted, source, good, clock
+) -> None:
     scripted.script = [good(expires_at=clock.now + 100), good(name="fresh")]
-    credentials = source(clock)
+    credentials = source()
     await credentials.get()
     clock.now += 69
     assert (await credentials.get()).username == Secret("u")
@@ -142,97 +55,45 @@ async def test_credentials_about_to_expire_are_resolved_again(scripted: type[Scr
     assert (await credentials.get()).username == Secret("fresh")
 
 
-async def test_refused_credentials_are_resolved_again_once(scripted: type[Scripted]) -> None:
+async def test_refused_credentials_are_resolved_again_once(scripted, source, good) -> None:
     scripted.script = [good(), good(name="fresh")]
-    credentials = source(Clock())
+    credentials = source()
     first = await credentials.get()
     second = await credentials.get(refused=first)
     assert second.username == Secret("fresh")
     assert await credentials.get(refused=first) is second
 
 
-async def test_a_provider_that_cannot_renew_is_not_asked_again(scripted: type[Scripted]) -> None:
-    clock = Clock()
-    scripted.script = [good(expires_at=clock.now)]
-    credentials = source(clock, renewable=False)
-    first = await credentials.get()
-    assert await credentials.get(refused=first) is first
-
-
-async def test_a_crash_is_told_without_its_text(scripted: type[Scripted]) -> None:
-    scripted.script = [ValueError("acme://planted-secret")]
-    with pytest.raises(ProviderError) as caught:
-        await source(Clock()).get()
-    assert caught.value.code == "provider_crashed"
-    assert "planted-secret" not in f"{caught.value} {caught.value!r}"
-    assert "ValueError" in str(caught.value)
-
-
-async def test_a_providers_own_error_passes_as_it_is(scripted: type[Scripted]) -> None:
-    error = ProviderError("no_such_call", "the call has ended", "ask for a new link")
-    scripted.script = [error]
-    with pytest.raises(ProviderError) as caught:
-        await source(Clock()).get()
-    assert caught.value is error
-
-
-async def test_a_provider_that_hangs_is_cancelled(
-    scripted: type[Scripted], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "RESOLVE_TIMEOUT", 0.01)
-    scripted.script = ["hang"]
-    with pytest.raises(ProviderError) as caught:
-        await source(Clock()).get()
-    assert caught.value.code == "provider_timeout"
-
-
-def malformed(**changes: Any) -> Resolution:
-    resolution = good()
-    return msgspec.structs.replace(
-        resolution, credentials=msgspec.structs.replace(resolution.credentials, **changes)
-    )
-
-
 @pytest.mark.parametrize(
-    "returned",
+    ("renewable", "renewal", "interactive", "resolved"),
     [
-        None,
-        "credentials",
-        msgspec.structs.replace(good(), credentials=None),
-        malformed(username="plain text"),
-        malformed(username=Secret("")),
-        malformed(password=Secret(b"bytes")),
-        malformed(endpoints=()),
-        malformed(endpoints=[UDP]),
-        malformed(endpoints=(UDP,) * 33),
-        malformed(endpoints=("relay:3478",)),
-        malformed(endpoints=(RelayEndpoint("", 3478),)),
-        malformed(endpoints=(RelayEndpoint("h", 0),)),
-        malformed(endpoints=(RelayEndpoint("h", 65536),)),
-        malformed(endpoints=(msgspec.structs.replace(UDP, transport="udp"),)),
-        malformed(endpoints=(msgspec.structs.replace(UDP, server_name=5),)),
-        malformed(expires_at="tomorrow"),
+        (True, None, False, 2),
+        (False, None, False, 1),
+        (True, Renewal.NEVER, False, 1),
+        (False, Renewal.RESOLVE, False, 2),
+        (True, Renewal.CHALLENGE, False, 1),
+        (False, Renewal.CHALLENGE, True, 2),
     ],
 )
-async def test_what_a_plugin_returns_is_checked_at_the_boundary(
-    scripted: type[Scripted], returned: Any
+async def test_a_resolution_says_better_than_its_descriptor_whether_to_ask_again(
+    scripted, source, good, clock, *, renewable, renewal, interactive, resolved
 ) -> None:
-    scripted.script = [returned]
-    with pytest.raises(ProviderError) as caught:
-        await source(Clock()).get()
-    assert caught.value.code == "invalid_resolution"
-    assert "plain text" not in str(caught.value)
+    scripted.script = [good(expires_at=clock.now, renewal=renewal), good()]
+    credentials = source(renewable=renewable, interactive=interactive)
+    first = await credentials.get()
+    assert (await credentials.get(refused=first) is first) is (resolved == 1)
+    assert len(scripted.requests) == resolved
 
 
-async def test_settings_are_made_into_the_schema_or_refused(scripted: type[Scripted]) -> None:
-    scripted.script = [good(), good()]
-    await source(Clock(), settings={"colour": "blue"}).get()
-    assert scripted.requests[0].settings == Settings("blue")
-    for wrong in ({"colour": 5}, {"shape": "round"}):
-        with pytest.raises(PolicyError) as caught:
-            await source(Clock(), settings=wrong).get()
-        assert caught.value.code == "invalid_setting"
-    assert len(scripted.requests) == 1
+async def test_the_log_hides_credentials_for_as_long_as_they_are_in_use(
+    scripted, source, good
+) -> None:
+    scripted.script = [good(name="planted-user")]
+    credentials = source()
+    await credentials.get()
+    assert REDACTOR.redact("planted-user") == "***"
+    credentials.close()
+    assert REDACTOR.redact("planted-user") == "planted-user"
 
 
 @pytest.mark.parametrize(
@@ -248,11 +109,14 @@ async def test_settings_are_made_into_the_schema_or_refused(scripted: type[Scrip
     ],
 )
 def test_the_endpoint_of_a_session(
+    *,
     endpoints: tuple[RelayEndpoint, ...],
     transport: RelayTransport | None,
     host: str | None,
     port: int | None,
     chosen: RelayEndpoint,
+    good: Any,
 ) -> None:
     credentials = good(*endpoints).credentials
-    assert choose_endpoint(credentials, descriptor(), transport, host, port) == chosen
+    described = ProviderDescriptor("acme", "Acme", "A provider.", "acme:Acme")
+    assert choose_endpoint(credentials, described, transport, host, port) == chosen

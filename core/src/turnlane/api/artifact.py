@@ -4,11 +4,14 @@ Its shape is common to all providers so that one viewer and one schema serve the
 may be a secret: a provider writes placeholders such as `<redacted:turn-password>` instead.
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+if TYPE_CHECKING:
+    Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+else:
+    Json = Any  # msgspec, which decodes artifacts, knows no type that contains itself
 
 
 class StageRequest(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -11,7 +11,12 @@ from turnlane.api.settings import ViolationCode
 
 
 def validate(
-    schema: type[msgspec.Struct], given: Mapping[str, Any], owner: str, *, text: bool = False
+    schema: type[msgspec.Struct],
+    given: Mapping[str, Any],
+    owner: str,
+    *,
+    text: bool = False,
+    advice: str = "",
 ) -> msgspec.Struct:
     """Return an instance of `schema` made of `given`.
 
@@ -36,7 +41,7 @@ def validate(
         except msgspec.ValidationError as error:
             violations.append(_violation(name, field.type, str(error)))
     if violations:
-        raise SettingsError(owner, tuple(sorted(violations)))
+        raise SettingsError(owner, tuple(sorted(violations)), advice)
     return schema(**values)
 
 

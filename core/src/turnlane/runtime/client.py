@@ -133,6 +133,7 @@ class ClientSession:
         profile = self.profile
         self._enter(Stage.POLICY_VALIDATE)
         descriptor = validate_client(profile, self._plugins)
+        self._resolver.settings(profile.provider)
         self._enter(Stage.PROVIDER_RESOLVE)
         source = CredentialSource(profile.provider, self._resolver)
         with closing(source):

@@ -42,7 +42,9 @@ class CredentialSource:
                 fresh = resolution.credentials
                 self.close()
                 self._current = fresh
-                self._renewable = renewable(resolution, self.descriptor)
+                self._renewable = renewable(
+                    resolution, self.descriptor, interactive=self._profile.interactive
+                )
                 REDACTOR.add(fresh.username, fresh.password)
             return self._current
 
@@ -61,11 +63,13 @@ class CredentialSource:
             self._current = None
 
 
-def renewable(resolution: Resolution, descriptor: ProviderDescriptor) -> bool:
-    """Whether resolving again is worth it without being told to by a human."""
+def renewable(resolution: Resolution, descriptor: ProviderDescriptor, *, interactive: bool) -> bool:
+    """Whether resolving again is worth it; with a human it is only where one may be asked."""
     if resolution.renewal is None:
         return descriptor.capabilities.renewable
-    return resolution.renewal is not Renewal.NEVER
+    if resolution.renewal is Renewal.CHALLENGE:
+        return interactive
+    return resolution.renewal is Renewal.RESOLVE
 
 
 def choose_endpoint(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager
+from math import isfinite
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -11,9 +12,9 @@ import msgspec
 import platformdirs
 
 from turnlane.api import (
+    Artifact,
     ChallengePort,
     Credentials,
-    PolicyError,
     Provider,
     ProviderDescriptor,
     ProviderError,
@@ -42,7 +43,7 @@ MAX_ENDPOINTS = 32
 
 def default_config_dir() -> Path:
     """Return the operator's folder of local configuration files."""
-    return Path(platformdirs.user_config_dir("turnlane"))
+    return Path(platformdirs.user_config_dir("turnlane", appauthor=False))
 
 
 class Resolver:
@@ -69,7 +70,7 @@ class Resolver:
         """Run a provider once and check what it gives.
 
         Raises `UnavailableError`, `SettingsError` or `ProviderError`; what a plugin raises besides
-        is told as `provider_crashed`.
+        is told as `provider_crashed`, and what it returns besides as `invalid_resolution`.
         """
         if depth >= MAX_DEPTH:
             raise ProviderError(
@@ -78,46 +79,50 @@ class Resolver:
                 "look for a provider that leads back to itself in their configuration",
             )
         descriptor = self.plugins.provider(profile.provider)
-        request = ResolveRequest(
-            profile.link, self._settings(descriptor, profile.settings), profile.interactive
-        )
+        request = ResolveRequest(profile.link, self.settings(profile), profile.interactive)
         implementation = self.plugins.load_provider(profile.provider)
         limit = INTERACTIVE_TIMEOUT if profile.interactive else RESOLVE_TIMEOUT
+        resolution: Resolution | None = None
         try:
-            with span("provider_resolve", provider=profile.provider), anyio.fail_after(limit):
+            with (
+                span("provider_resolve", provider=profile.provider),
+                anyio.move_on_after(limit) as patience,
+            ):
                 provider: Provider = implementation(RuntimeProviderContext(self, profile, depth))
                 resolution = await provider.resolve(request, self._challenges)
-        except TurnlaneError:
+        except TurnlaneError as error:
+            _check_artifact(error)
             raise
-        except TimeoutError:
+        except (Exception, SystemExit) as error:
+            raise _told(profile.provider, error) from None
+        if patience.cancelled_caught:
             raise ProviderError(
                 "provider_timeout",
                 f"the provider {profile.provider} gave no answer within {limit:.0f} s",
                 "check the network, then try again",
-            ) from None
-        except (Exception, SystemExit) as error:
-            # The text of a foreign exception may hold the link: only its type is told.
-            raise ProviderError(
-                "provider_crashed",
-                f"the provider {profile.provider} raised {type(error).__name__}",
-                "this is a fault of the plugin: tell its authors",
-            ) from None
+            )
         check_resolution(resolution, descriptor)
+        assert resolution is not None
         return resolution
 
-    def _settings(
-        self, descriptor: ProviderDescriptor, given: Mapping[str, Any]
-    ) -> msgspec.Struct | None:
-        if descriptor.settings is None:
-            if given:
-                raise PolicyError(
-                    "unknown_setting",
-                    f"the provider {descriptor.id} has no settings",
-                    "leave them out",
-                )
-            return None
-        schema = self.plugins.load_settings(descriptor.settings)
-        return validate(schema, given, f"the provider {descriptor.id}")
+    def settings(self, profile: ProviderProfile) -> msgspec.Struct | None:
+        """Return the settings of a profile as its provider's schema has them, None without one.
+
+        Raises `UnavailableError`, or `SettingsError` with all violations. Nothing is resolved.
+        """
+        descriptor = self.plugins.provider(profile.provider)
+        schema = descriptor.settings
+        made = validate(
+            NoSettings if schema is None else self.plugins.load_settings(schema),
+            profile.settings,
+            f"the provider {descriptor.id}",
+            advice=f"see `turnlane providers show {descriptor.id}`",
+        )
+        return None if schema is None else made
+
+
+class NoSettings(msgspec.Struct, frozen=True):
+    """The schema of a provider that cannot be told anything."""
 
 
 class RuntimeProviderContext:
@@ -150,6 +155,8 @@ class RuntimeProviderContext:
         self, provider: str, link: Secret[str], settings: Mapping[str, object] | None = None
     ) -> Resolution:
         """Resolve a link through another provider that is installed."""
+        if not _is(link, Secret):
+            raise TypeError("a link is a Secret")
         profile = ProviderProfile(
             provider=provider,
             link=link,
@@ -157,6 +164,27 @@ class RuntimeProviderContext:
             interactive=self._profile.interactive,
         )
         return await self._resolver.resolve(profile, self._depth + 1)
+
+
+def _told(provider: str, error: BaseException) -> TurnlaneError:
+    """Return what an operator is told of what a provider raised."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]  # a task group wraps even a single failure
+    if isinstance(error, TurnlaneError):
+        _check_artifact(error)
+        return error
+    # The text of a foreign exception may hold the link: only its type is told.
+    return ProviderError(
+        "provider_crashed",
+        f"the provider {provider} raised {type(error).__name__}",
+        "this is a fault of the plugin: tell its authors",
+    )
+
+
+def _check_artifact(error: TurnlaneError) -> None:
+    """Take from a provider's error an artifact that is none."""
+    if isinstance(error, ProviderError) and not _is_artifact(error.artifact):
+        error.artifact = None
 
 
 def check_resolution(resolution: object, descriptor: ProviderDescriptor) -> None:
@@ -190,11 +218,27 @@ def _wrong(resolution: Any) -> str | None:
             or not _is(endpoint.server_name, (str, NoneType))
         ):
             return "endpoints are malformed"
-    if not _is(credentials.expires_at, (int, float, NoneType)):
+    expires_at: Any = credentials.expires_at
+    if not _is(expires_at, NoneType) and not (
+        _is(expires_at, (int, float)) and not _is(expires_at, bool) and isfinite(expires_at)
+    ):
         return "expiry is not a Unix time"
     if not _is(resolution.renewal, (Renewal, NoneType)):
         return "renewal is not a Renewal"
+    if not _is_artifact(resolution.artifact):
+        return "artifact is not an Artifact"
     return None
+
+
+def _is_artifact(value: object) -> bool:
+    if not _is(value, Artifact):
+        return False
+    # The constructors of msgspec check nothing: the types are checked by a round trip.
+    try:
+        msgspec.convert(msgspec.to_builtins(value), Artifact)
+    except (TypeError, ValueError, NotImplementedError, RecursionError):
+        return False
+    return True
 
 
 def _is(value: object, kind: type | tuple[type, ...]) -> bool:
