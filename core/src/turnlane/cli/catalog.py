@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from turnlane.cli import options
+from turnlane.cli.plugins import new_plugin
 
 if TYPE_CHECKING:
     from turnlane.api import AdapterDescriptor, ProviderDescriptor
@@ -95,7 +96,7 @@ def list_pairs(json: options.Json = False) -> None:
 
 @plugins.callback()
 def plugins_group() -> None:
-    """List every plugin that was found, with what became of it."""
+    """List every plugin that was found, with what became of it, or make a new one."""
 
 
 @plugins.command("list")
@@ -114,6 +115,9 @@ def list_plugins(json: options.Json = False) -> None:
         for one in records
     ]
     write_table(("PLUGIN", "DISTRIBUTION", "STATUS", "REASON"), rows, empty="No plugin was found.")
+
+
+plugins.command("new")(new_plugin)
 
 
 def _manager(*, hint: bool = True) -> "PluginManager":

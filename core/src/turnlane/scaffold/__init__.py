@@ -1,0 +1,1 @@
+"""New plugins: a whole distribution, made from templates, that works before a line is changed."""
