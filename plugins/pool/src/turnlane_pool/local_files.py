@@ -24,21 +24,27 @@ def read_local(path: Path, limit: int) -> bytes:
     try:
         # Not blocking: a FIFO in the file's place must not stop the loop.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            _check(os.fstat(descriptor))
+            data = _read(descriptor, limit + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise LocalFileError("missing", "there is no such file") from None
     except OSError as error:
         raise LocalFileError("unreadable", os.strerror(error.errno or 0)) from None
     except ValueError:  # a NUL in the path
         raise LocalFileError("unreadable", "its path is malformed") from None
-    with os.fdopen(descriptor, "rb") as opened:
-        _check(os.fstat(descriptor))
-        try:
-            data = opened.read(limit + 1)
-        except OSError as error:
-            raise LocalFileError("unreadable", os.strerror(error.errno or 0)) from None
     if len(data) > limit:
         raise LocalFileError("unreadable", f"it is larger than {limit // 1024} KiB")
     return data
+
+
+def _read(descriptor: int, most: int) -> bytes:
+    data = bytearray()
+    while len(data) < most and (piece := os.read(descriptor, most - len(data))):
+        data += piece
+    return bytes(data)
 
 
 def _check(found: os.stat_result) -> None:

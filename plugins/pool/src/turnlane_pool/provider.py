@@ -49,8 +49,7 @@ class PoolProvider:
 
         Raises `LinkError` for a link that names no pool (`wrong_scheme`, `unknown_pool`),
         `PoolFileError` for a file that cannot be used, and `ProviderError`: `provider_cycle` for a
-        pool that leads back to itself and nowhere else, `no_member_resolved` with the code of
-        every member.
+        pool that leads back to itself, `no_member_resolved` with the code of every member.
         """
         outer = _under_way.get()
         try:

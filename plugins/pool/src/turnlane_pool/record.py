@@ -22,7 +22,6 @@ from turnlane.api import (
     TurnlaneError,
     UnavailableError,
 )
-from turnlane.telemetry.redaction import enc_hook
 from turnlane_pool.health import Health
 from turnlane_pool.link import PROVIDER_ID, SCHEME
 from turnlane_pool.pool_file import STAGE, Member, Pool
@@ -100,7 +99,7 @@ class Record:
         self._add_member(member, body, outcome)
 
     def member_resolved(
-        self, member: Member, endpoint: RelayEndpoint, artifact: object
+        self, member: Member, endpoint: RelayEndpoint, artifact: Artifact
     ) -> Artifact:
         """Return the artifact of a success, the member's own record in its last stage."""
         body = {"provider": member.provider, "artifact": _plain(artifact)}
@@ -141,14 +140,5 @@ class Record:
         self._stages.append(StageRecord(name, endpoint, request, response, outcome))
 
 
-def _plain(artifact: object) -> Any:
-    """Return a member's artifact as plain values, or None for what is none.
-
-    The runtime does not check artifacts: what another plugin put there must not end this one.
-    """
-    if not isinstance(artifact, Artifact):
-        return None
-    try:
-        return msgspec.to_builtins(artifact, enc_hook=enc_hook, str_keys=True)
-    except (TypeError, ValueError, NotImplementedError, RecursionError):
-        return None
+def _plain(artifact: Artifact | None) -> Any:
+    return None if artifact is None else msgspec.to_builtins(artifact)
