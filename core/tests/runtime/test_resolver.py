@@ -19,6 +19,7 @@ from turnlane.api import (
 )
 from turnlane.runtime import resolver as module
 from turnlane.runtime.resolver import MAX_DEPTH, default_config_dir
+from turnlane.telemetry import REDACTOR
 
 pytestmark = pytest.mark.anyio
 
@@ -144,6 +145,18 @@ async def test_settings_are_made_into_the_schema_or_refused_before_anything_happ
     ]
     assert caught.value.advice == "see `turnlane providers show scripted`"
     assert len(scripted.requests) == 2
+
+
+async def test_the_log_hides_what_is_secret_among_the_settings(
+    scripted, resolver, profile, good
+) -> None:
+    scripted.script = [good()] * 2
+    host = resolver()
+    for _ in range(2):
+        await host.resolve(profile(settings={"colour": "blue", "key": "planted-setting"}))
+    assert REDACTOR.redact("planted-setting blue") == "*** blue"
+    REDACTOR.remove(Secret("planted-setting"))
+    assert REDACTOR.redact("planted-setting") == "planted-setting"
 
 
 async def test_a_provider_without_a_schema_knows_no_setting(

@@ -60,7 +60,7 @@ def setting(
     """
     constraints: dict[str, Any] = {}
     if pattern is not None:
-        constraints["pattern"] = f"^(?:{pattern})$"
+        constraints["pattern"] = rf"\A(?:{pattern})\Z"
     if minimum is not None:
         constraints["ge"] = minimum
     if maximum is not None:

@@ -21,6 +21,7 @@ from turnlane.api import (
 from turnlane.plugins.discovery import disabled_names, discover_plugins
 from turnlane.plugins.loader import Kind, Loaded, load_modules, load_plugins
 from turnlane.plugins.records import PluginRecord, PluginStatus, describe
+from turnlane.plugins.settings import describe as describe_settings
 
 ProviderClass = Callable[[ProviderContext], Provider]
 AdapterClass = Callable[[AdapterContext, str, msgspec.Struct | None], Any]
@@ -157,6 +158,11 @@ class PluginManager:
         found = _load_class("a settings schema", reference)
         if not issubclass(found, msgspec.Struct):
             raise _invalid("a settings schema", reference, "is no msgspec.Struct")
+        try:
+            describe_settings(found)
+        except Exception as error:
+            cause = f"cannot be read: {describe(error)}"
+            raise _invalid("a settings schema", reference, cause) from error
         return found
 
     def _find(self, offered: Mapping[str, V], kind: Kind, code: str, identifier: str) -> V:

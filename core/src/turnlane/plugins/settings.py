@@ -1,13 +1,27 @@
-"""Settings made into their schema, with every violation told by field and code."""
+"""Settings made into their schema, with every violation told by field and code.
 
-from collections.abc import Mapping
-from enum import Enum
-from typing import Any, get_args, get_origin
+msgspec stops at the first fault and its text may quote the value; here each part is asked for by
+itself, and what is said of it is made from the schema alone.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
 from turnlane.api import Secret, SettingsError, Violation
 from turnlane.api.settings import ViolationCode
+from turnlane.plugins.records import one_line
+from turnlane.plugins.schemas import Shape
+
+TOGETHER = "*"
+"""The field of a violation that no single field has: the values do not go together."""
+
+MAX_NAME = 64
+"""Characters of a name that is repeated although the schema does not know it."""
+
+MAX_DEPTH = 16
+"""Schemas inside schemas that are described."""
 
 
 def validate(
@@ -15,139 +29,211 @@ def validate(
     given: Mapping[str, Any],
     owner: str,
     *,
-    text: bool = False,
+    text: bool | Collection[str] = False,
     advice: str = "",
 ) -> msgspec.Struct:
     """Return an instance of `schema` made of `given`.
 
     `owner` says whose settings they are. With `text`, values are texts as an option or a variable
-    of the environment gives them, and numbers and truth values are read from them. Raises
-    `SettingsError` with all violations at once; none repeats a value.
+    of the environment gives them, or those of the names in it: numbers and truth values are read
+    from them, and lists and tables as JSON. Raises `SettingsError` with all violations at once;
+    none repeats a value.
     """
-    fields = {field.encode_name: field for field in msgspec.structs.fields(schema)}
-    violations = [
-        Violation(name, "unknown", "there is no such setting") for name in given.keys() - fields
-    ]
-    values: dict[str, Any] = {}
-    for name, field in fields.items():
-        if name not in given:
-            if field.required:
-                violations.append(Violation(name, "required", "it has no default"))
-            continue
-        try:
-            values[field.name] = msgspec.convert(
-                given[name], field.type, strict=not text, dec_hook=_decode
-            )
-        except msgspec.ValidationError as error:
-            violations.append(_violation(name, field.type, str(error)))
-    if violations:
-        raise SettingsError(owner, tuple(sorted(violations)), advice)
-    return schema(**values)
+    check = _Check()
+    texts = frozenset(given if text else ()) if isinstance(text, bool) else frozenset(text)
+    made = check.table(schema, given, "", texts)
+    if check.violations:
+        raise SettingsError(owner, tuple(sorted(set(check.violations))), advice)
+    assert isinstance(made, msgspec.Struct)
+    return made
 
 
 def describe(schema: type[msgspec.Struct]) -> list[dict[str, Any]]:
-    """Return what a front end shows of each field: name, type, marks and default.
+    """Return what a front end shows of each field: name, type, marks, constraints and default.
 
-    The default of what is `write_only` or a secret is left out.
+    The default of what is `write_only` or has a secret in it is left out. `fields` describes the
+    tables inside.
     """
+    return _described(schema, MAX_DEPTH)
+
+
+def secrets(settings: object) -> Iterator[Secret[str]]:
+    """Return every secret among settings that were made, wherever it is."""
+    if isinstance(settings, Secret):
+        yield settings
+    elif isinstance(settings, msgspec.Struct):
+        yield from secrets(msgspec.structs.astuple(settings))
+    elif isinstance(settings, Mapping):
+        yield from secrets(list(settings.values()))
+    elif isinstance(settings, list | tuple | set | frozenset):
+        for each in settings:
+            yield from secrets(each)
+
+
+def _described(schema: type[msgspec.Struct], depth: int) -> list[dict[str, Any]]:
     described = []
     for field in msgspec.structs.fields(schema):
-        meta = _meta(field.type)
-        extra = (meta.extra or {}) if meta is not None else {}
-        hidden = bool(extra.get("write_only")) or _bare(field.type) is Secret
+        shape = Shape(field.type)
         entry: dict[str, Any] = {
             "name": field.encode_name,
-            "type": _type_name(field.type),
-            "description": (meta.description or "") if meta is not None else "",
+            "type": shape.name,
+            "description": shape.description,
             "required": field.required,
-            "kept": extra.get("kept", "profile"),
-            "write_only": hidden,
+            "kept": shape.kept.value,
+            "write_only": shape.write_only,
         }
-        if not field.required and not hidden:
+        if shape.choices:
+            entry["choices"] = shape.choices
+        if constraints := shape.constraints():
+            entry["constraints"] = constraints
+        if shape.is_struct and depth:
+            entry["fields"] = _described(shape.origin, depth - 1)
+        if not field.required and not shape.write_only:
             default = field.default
             if default is msgspec.NODEFAULT:
                 default = field.default_factory()
-            entry["default"] = msgspec.to_builtins(default)
+            entry["default"] = msgspec.to_builtins(default, enc_hook=str)
         described.append(entry)
     return described
 
 
-def _decode(kind: type, value: Any) -> Any:
-    if kind is Secret or get_origin(kind) is Secret:
-        if not isinstance(value, str):
-            raise msgspec.ValidationError("Expected `str`")
-        return Secret(value)
-    raise NotImplementedError
+class _Check:
+    """Collects the violations of one set of settings."""
 
+    def __init__(self) -> None:
+        self.violations: list[Violation] = []
 
-def _violation(name: str, kind: Any, told: str) -> Violation:
-    """Sort what msgspec says in one line; its text may quote the value, so ours is built anew."""
-    inner, _, place = told.partition(" - at `$")
-    field = name + place.rstrip("`")
-    code: ViolationCode = "type"
-    message = f"expected {_type_name(kind)}"
-    if "enum value" in inner:
-        code, message = "enum", f"one of {', '.join(_choices(kind)) or 'the allowed values'}"
-    elif "matching regex" in inner:
-        code, message = "pattern", "it does not have the form that is wanted"
-    elif any(word in inner for word in (">=", "<=", " > ", " < ", "of length", "multiple of")):
-        meta = _meta(kind)
-        code, message = "range", _range(meta)
-    elif "missing required field" in inner:
-        code, message = "required", "a field in it is missing"
-    elif "unknown field" in inner:
-        code, message = "unknown", "a field in it is unknown"
-    return Violation(field, code, message)
+    def add(self, field: str, code: ViolationCode, message: str) -> None:
+        self.violations.append(Violation(field or TOGETHER, code, message))
 
+    def table(
+        self,
+        schema: type[msgspec.Struct],
+        given: Mapping[Any, Any],
+        place: str,
+        texts: frozenset[str] = frozenset(),
+    ) -> Any:
+        """Make an instance of `schema`; `place` is where it stands, `texts` name what is text."""
+        before = len(self.violations)
+        inside = f"{place}." if place else ""
+        fields = {field.encode_name: field for field in msgspec.structs.fields(schema)}
+        for name in given:
+            if name not in fields:
+                shown = one_line(str(name), MAX_NAME)
+                self.add(inside + shown, "unknown", "there is no such setting")
+        values: dict[str, Any] = {}
+        for name, field in fields.items():
+            if name in given:
+                value = given[name]
+                values[field.name] = self.value(field.type, value, inside + name, name in texts)
+            elif field.required:
+                self.add(inside + name, "required", "it has no default")
+        if len(self.violations) > before:
+            return None
+        try:
+            return schema(**values)
+        except SettingsError as error:
+            # The schema's own words for what it finds; they are about its own fields.
+            for each in error.violations:
+                self.add(inside + each.field, each.code, each.message)
+        except (Exception, SystemExit):
+            # What a schema raises besides may quote a value.
+            self.add(inside + TOGETHER, "range", "the values do not go together")
+        return None
 
-def _range(meta: msgspec.Meta | None) -> str:
-    bounds = []
-    if meta is not None:
-        low = meta.ge if meta.ge is not None else meta.min_length
-        high = meta.le if meta.le is not None else meta.max_length
-        bounds = [f"at least {low}"] if low is not None else []
-        bounds += [f"at most {high}"] if high is not None else []
-    return " and ".join(bounds) or "it is out of range"
+    def value(self, kind: Any, value: Any, place: str, text: bool) -> Any:
+        """Make a value of the type `kind`."""
+        shape = Shape(kind)
+        if shape.optional and value is None:
+            return None
+        if shape.arms:
+            return self._union(shape, value, place, text)
+        if shape.is_struct or shape.is_mapping or shape.is_list:
+            return self._container(shape, value, place, text)
+        before = len(self.violations)
+        made = self._leaf(shape, value, place, text)
+        return self._constrained(shape, made, place) if len(self.violations) == before else None
 
+    def _constrained(self, shape: Shape, value: Any, place: str) -> Any:
+        for code, message in shape.broken(value):
+            self.add(place, code, message)
+        return value
 
-def _choices(kind: Any) -> list[str]:
-    bare = _bare(kind)
-    if isinstance(bare, type) and issubclass(bare, Enum):
-        return [str(member.value) for member in bare]
-    return [str(choice) for choice in get_args(_stripped(kind))]
+    def _leaf(self, shape: Shape, value: Any, place: str, text: bool) -> Any:
+        if shape.origin is Secret:
+            inner = value.reveal() if isinstance(value, Secret) else value
+            if isinstance(inner, str):
+                return Secret(inner)
+        else:
+            try:
+                return msgspec.convert(value, shape.bare, strict=not text)
+            except (Exception, SystemExit):  # a type of the plugin's own may raise anything
+                kinds = {type(choice) for choice in shape.choices}
+                if kinds and (text or type(value) in kinds):
+                    self.add(place, "enum", f"it is not {shape.name}")
+                    return None
+        self.add(place, "type", f"expected {shape.name}")
+        return None
 
+    def _union(self, shape: Shape, value: Any, place: str, text: bool) -> Any:
+        """Make what the first arm takes; else tell the constraints of the one that came nearest."""
+        nearest: list[Violation] = []
+        for arm in shape.arms:
+            trial = _Check()
+            made = trial.value(arm, value, place, text)
+            if not trial.violations:
+                return self._constrained(shape, made, place)
+            if all(each.code != "type" or each.field != place for each in trial.violations):
+                nearest = nearest or trial.violations
+        if nearest:
+            self.violations += nearest
+        else:
+            self.add(place, "type", f"expected {shape.name}")
+        return None
 
-def _type_name(kind: Any) -> str:
-    bare = _bare(kind)
-    if bare is Secret:
-        return "secret text"
-    if choices := _choices(kind) if _is_choice(kind) else []:
-        return "one of " + ", ".join(choices)
-    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
-    if isinstance(bare, type):
-        return names.get(bare, bare.__name__)
-    return str(bare)
+    def _container(self, shape: Shape, value: Any, place: str, text: bool) -> Any:
+        if text and isinstance(value, str):
+            try:
+                value = msgspec.json.decode(value)
+            except (ValueError, RecursionError):
+                self.add(place, "type", f"expected {shape.name}, as JSON")
+                return None
+        if shape.optional and value is None:
+            return None
+        if shape.is_struct and isinstance(value, Mapping):
+            return self.table(shape.origin, value, place)
+        wanted = Mapping if shape.is_mapping else (list, tuple, set, frozenset)
+        if shape.is_struct or not isinstance(value, wanted):
+            self.add(place, "type", f"expected {shape.name}")
+            return None
+        before = len(self.violations)
+        items = self._items(shape, value, place)
+        if len(self.violations) > before:
+            return None
+        try:
+            made = msgspec.convert(items, shape.origin)
+        except (Exception, SystemExit):  # such as a set of what cannot be in one
+            self.add(place, "type", f"expected {shape.name}")
+            return None
+        return self._constrained(shape, made, place)
 
-
-def _is_choice(kind: Any) -> bool:
-    bare = _bare(kind)
-    stripped = _stripped(kind)
-    literal = str(getattr(get_origin(stripped), "__name__", get_origin(stripped))) == "Literal"
-    return literal or (isinstance(bare, type) and issubclass(bare, Enum))
-
-
-def _stripped(kind: Any) -> Any:
-    return get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
-
-
-def _bare(kind: Any) -> Any:
-    stripped = _stripped(kind)
-    origin = get_origin(stripped)
-    return origin if isinstance(origin, type) else stripped
-
-
-def _meta(kind: Any) -> msgspec.Meta | None:
-    for each in getattr(kind, "__metadata__", ()):
-        if isinstance(each, msgspec.Meta):
-            return each
-    return None
+    def _items(self, shape: Shape, value: Any, place: str) -> Any:
+        arguments = shape.arguments or (Any, Any)
+        if shape.is_mapping:
+            made = {}
+            for key, item in value.items():
+                # The keys are the operator's own words: they are not repeated.
+                inner = self.value(arguments[0], key, f"{place}[key]", text=False)
+                made[inner] = self.value(arguments[1], item, f"{place}[…]", text=False)
+            return made
+        kinds: list[Any] = [arguments[0]] * len(value)
+        if shape.origin is tuple and shape.arguments and shape.arguments[-1] is not Ellipsis:
+            kinds = list(shape.arguments)
+            if len(kinds) != len(value):
+                self.add(place, "range", f"it is not {len(kinds)} long")
+                return None
+        items = enumerate(zip(kinds, value, strict=True))
+        return [
+            self.value(kind, item, f"{place}[{number}]", text=False)
+            for number, (kind, item) in items
+        ]

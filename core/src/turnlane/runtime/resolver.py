@@ -27,9 +27,9 @@ from turnlane.api import (
     TurnlaneError,
 )
 from turnlane.plugins.manager import PluginManager
-from turnlane.plugins.settings import validate
+from turnlane.plugins.settings import secrets, validate
 from turnlane.runtime.profiles import ProviderProfile
-from turnlane.telemetry import span
+from turnlane.telemetry import REDACTOR, span
 
 RESOLVE_TIMEOUT = 60.0
 INTERACTIVE_TIMEOUT = 900.0
@@ -61,6 +61,7 @@ class Resolver:
         self.config_dir = config_dir or default_config_dir()
         self._challenges = challenges
         self._memories: dict[str, dict[str, object]] = {}
+        self._hidden: set[Secret[str]] = set()
 
     def memory(self, provider: str) -> MutableMapping[str, object]:
         """Return what a provider remembers."""
@@ -118,6 +119,11 @@ class Resolver:
             f"the provider {descriptor.id}",
             advice=f"see `turnlane providers show {descriptor.id}`",
         )
+        for secret in secrets(made):
+            if secret not in self._hidden:
+                # The log hides it from here on, also what is written after the host has ended.
+                self._hidden.add(secret)
+                REDACTOR.add(secret)
         return None if schema is None else made
 
 
