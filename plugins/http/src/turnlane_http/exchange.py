@@ -1,12 +1,10 @@
 """The exchange: one request, one bounded answer, and every way in which it fails named."""
 
 import ssl
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import cast
 
 import anyio
 import anyio.to_thread
@@ -149,7 +147,26 @@ def _request(
     if settings.user is not None and settings.password is not None:
         basic = httpx.BasicAuth(settings.user.reveal(), settings.password.reveal())
         request = next(basic.auth_flow(request))
+    request.stream = _Body(content or b"")
     return request
+
+
+class _Body(httpx.AsyncByteStream):
+    """A request's body, sent in one piece.
+
+    httpx's own is an async generator, which stays open when sending is broken off.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._left = [content] if content else []
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
 
 
 async def _read(response: httpx.Response, now: float) -> HttpAnswer:
@@ -164,15 +181,18 @@ async def _read(response: httpx.Response, now: float) -> HttpAnswer:
                 "tell whoever runs it that Accept-Encoding: identity is not heeded",
                 status=status,
             )
-        body = bytearray()
         if _announced_untrusted(response.headers.get("content-length")) > MAX_BODY:
             raise _too_large(status)
-        raw = cast("AsyncGenerator[bytes, None]", response.aiter_raw())
-        async with aclosing(raw) as chunks:
-            async for chunk in chunks:
+        body = bytearray()
+        # Broken off by cancelling, which ends the generators inside of httpx and httpcore from
+        # within; left half-read they stay open, which trio complains about.
+        with anyio.CancelScope() as reading:
+            async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_BODY:
-                    raise _too_large(status)
+                    reading.cancel()
+        if len(body) > MAX_BODY:
+            raise _too_large(status)
         return HttpAnswer(status, bytes(body))
     finally:
         await response.aclose()
