@@ -4,11 +4,12 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 from types import SimpleNamespace
 
 import pytest
 
-from turnlane.api import hookimpl
+from turnlane.api import CONTRACT_MINOR, hookimpl
 from turnlane.plugins import PluginManager, PluginRecord, PluginStatus, discover_plugins
 from turnlane.plugins.loader import MAX_DESCRIPTORS, load_plugins
 from turnlane.plugins.records import describe, one_line
@@ -486,3 +487,69 @@ def test_reasons_are_one_printable_line_of_bounded_length() -> None:
     assert one_line("a\n b\x1b[2J\tc") == "a b?[2J c"
     assert len(one_line("x" * 1000)) == 300
     assert describe(ValueError()) == "ValueError"
+
+
+NEWER = {
+    "provider": """
+        @hookimpl
+        def turnlane_providers():
+            return [provider("old"), provider("new", contract_minor=MINOR)]
+        """,
+    "adapter": """
+        @hookimpl
+        def turnlane_egress_adapters():
+            return [adapter("new", "egress", contract_minor=MINOR)]
+        """,
+    "tunnel": """
+        @hookimpl
+        def turnlane_platform_tunnels():
+            return [PlatformTunnelDescriptor(
+                "new", "t", "s", ("linux",), "acme.t:T", contract_minor=MINOR)]
+        """,
+    "with_a_hook_of_tomorrow": """
+        @hookimpl
+        def turnlane_providers():
+            return [provider("new", contract_minor=MINOR)]
+        @hookimpl
+        def turnlane_tomorrow():
+            return []
+        """,
+    "with_a_value_of_tomorrow": """
+        @hookimpl
+        def turnlane_providers():
+            return [provider("new", input_kinds=5, contract_minor=MINOR)]
+        """,
+}
+
+
+@pytest.mark.parametrize("kind", NEWER)
+def test_a_plugin_that_needs_a_later_minor_version_is_incompatible(
+    install: Install, site: Path, kind: str
+) -> None:
+    install("acme-newer", f"MINOR = {CONTRACT_MINOR + 1}\n" + dedent(NEWER[kind]))
+    install("sound", SOUND)
+    records, loaded = load_plugins(discover_plugins([str(site)]))
+    newer, sound = records
+    assert (newer.status, newer.code) == (PluginStatus.INCOMPATIBLE, "incompatible_minor")
+    assert newer.reason == (
+        f"'new' needs version 1.{CONTRACT_MINOR + 1} of the plugin contract, this Turnlane speaks "
+        f"version 1.{CONTRACT_MINOR}; update Turnlane"
+    )
+    assert sound.status is PluginStatus.LOADED
+    assert [one.record for one in loaded] == [sound]
+
+
+@pytest.mark.parametrize("minor", range(CONTRACT_MINOR + 1))
+def test_a_plugin_that_needs_no_later_minor_version_is_loaded(
+    install: Install, site: Path, minor: int
+) -> None:
+    install("acme", f"MINOR = {minor}\n" + dedent(NEWER["provider"]))
+    (record,), _ = load_plugins(discover_plugins([str(site)]))
+    assert record.status is PluginStatus.LOADED
+
+
+@pytest.mark.parametrize("minor", ["-1", "'9'", "None", "True", "9.0"])
+def test_a_minor_version_that_is_none_is_a_fault(install: Install, site: Path, minor: str) -> None:
+    install("acme", f"MINOR = {minor}\n" + dedent(NEWER["provider"]))
+    (record,), _ = load_plugins(discover_plugins([str(site)]))
+    assert (record.status, record.code) == (PluginStatus.FAILED, "invalid_descriptor")

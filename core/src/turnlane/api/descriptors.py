@@ -56,7 +56,7 @@ class AdapterDescriptor(msgspec.Struct, frozen=True):
 
     `pairs_with` names the adapters at the other end that this one is declared to work with.
     `dials_client_choice` says of an egress that the client names the upstream; such an egress is
-    never offered to peers that do not authenticate.
+    never offered to peers that do not authenticate. `contract_minor` is as for a provider.
     """
 
     id: str
@@ -69,10 +69,14 @@ class AdapterDescriptor(msgspec.Struct, frozen=True):
     settings: str | None = None
     stability: str = "stable"
     dials_client_choice: bool = False
+    contract_minor: int = 0
 
 
 class PlatformTunnelDescriptor(msgspec.Struct, frozen=True):
-    """A host's way to capture traffic. `platforms` are values of `sys.platform`."""
+    """A host's way to capture traffic.
+
+    `platforms` are values of `sys.platform`; `contract_minor` is as for a provider.
+    """
 
     id: str
     title: str
@@ -80,3 +84,4 @@ class PlatformTunnelDescriptor(msgspec.Struct, frozen=True):
     platforms: tuple[str, ...]
     implementation: str
     stability: str = "provisional"
+    contract_minor: int = 0

@@ -20,6 +20,7 @@ import pluggy
 
 from turnlane.api import (
     CONTRACT_MAJOR,
+    CONTRACT_MINOR,
     AdapterDescriptor,
     Direction,
     PlatformTunnelDescriptor,
@@ -86,10 +87,18 @@ class Loaded:
 class PluginError(Exception):
     """A plugin is not what it must be: `code` for scripts, `reason` in one line for people."""
 
+    status = PluginStatus.FAILED
+
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(code, reason)
         self.code = code
         self.reason = one_line(reason)
+
+
+class NewerPluginError(PluginError):
+    """A plugin needs a later minor version of the contract than this one."""
+
+    status = PluginStatus.INCOMPATIBLE
 
 
 def load_plugins(
@@ -152,8 +161,9 @@ def examine(plugin: object) -> Offer:
     manager = pluggy.PluginManager(hooks.PROJECT)
     manager.add_hookspecs(hooks)
     known = [name for name in vars(hooks) if name.startswith(_PREFIX)]
+    unknown: PluginError | None = None
     for name in dir(plugin):
-        _check_hook(manager, plugin, name, known)
+        unknown = _check_hook(manager, plugin, name, known) or unknown
     try:
         manager.register(plugin)
     except pluggy.PluginValidationError as error:
@@ -165,12 +175,15 @@ def examine(plugin: object) -> Offer:
             return ()
         return _descriptors(hook, caller(), kind, direction)
 
-    return Offer(
+    offer = Offer(
         providers=call("turnlane_providers", ProviderDescriptor),
         ingress_adapters=call("turnlane_ingress_adapters", AdapterDescriptor, Direction.INGRESS),
         egress_adapters=call("turnlane_egress_adapters", AdapterDescriptor, Direction.EGRESS),
         platform_tunnels=call("turnlane_platform_tunnels", PlatformTunnelDescriptor),
     )
+    if unknown is not None:  # told last: a hook that is new is no fault of a plugin that is newer
+        raise unknown
+    return offer
 
 
 def _speaks(candidate: Candidate) -> bool:
@@ -185,7 +198,7 @@ def _load(candidate: Candidate, load: Callable[[], object], loaded: list[Loaded]
         offer = _guarded("hook_failed", "asking its hooks", partial(examine, plugin))
         _check_ids(offer, loaded)
     except PluginError as error:
-        record = _record(candidate, PluginStatus.FAILED, error.code, error.reason)
+        record = _record(candidate, error.status, error.code, error.reason)
         log_event(
             _LOG,
             logging.DEBUG,
@@ -244,24 +257,26 @@ def _check_ids(offer: Offer, earlier: Sequence[Loaded]) -> None:
 
 def _check_hook(
     manager: pluggy.PluginManager, plugin: object, name: str, known: Sequence[str]
-) -> None:
+) -> PluginError | None:
+    """Raise what is wrong with a hook; return it where the hook is only one that is not known."""
     options = manager.parse_hookimpl_opts(plugin, name)
     if options is None:
         if name.startswith(_PREFIX) and inspect.isroutine(getattr(plugin, name)):
             raise PluginError("unmarked_hook", f"{name} is not marked with @hookimpl")
-        return
+        return None
     hook = options.get("specname") or name
     if hook not in known:
         if options.get("optionalhook"):
-            return
+            return None
         similar = difflib.get_close_matches(hook, known, n=1)
         hint = f"; did you mean {similar[0]}?" if similar else ""
-        raise PluginError("unknown_hook", f"{hook} is not a hook{hint}")
+        return PluginError("unknown_hook", f"{hook} is not a hook{hint}")
     function = getattr(plugin, name)
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         _refuse_async(hook)
     if options.get("wrapper") or options.get("hookwrapper"):
         raise PluginError("invalid_hook", f"{hook} wraps the hook instead of implementing it")
+    return None
 
 
 def _descriptors(
@@ -286,6 +301,14 @@ def _descriptors(
 def _descriptor(hook: str, value: object, kind: type[D], direction: Direction | None) -> D:
     if not isinstance(value, kind):
         raise _invalid(hook, f"{type(value).__name__} is no {kind.__name__}")
+    # First of all: what follows may not understand what a later version means.
+    if type(value.contract_minor) is int and value.contract_minor > CONTRACT_MINOR:
+        raise NewerPluginError(
+            "incompatible_minor",
+            f"{value.id!r} needs version {CONTRACT_MAJOR}.{value.contract_minor} of the plugin "
+            f"contract, this Turnlane speaks version {CONTRACT_MAJOR}.{CONTRACT_MINOR}; "
+            "update Turnlane",
+        )
     # The constructors of msgspec check nothing: the types are checked by a round trip.
     try:
         checked: D = msgspec.convert(msgspec.to_builtins(value), kind)
@@ -299,6 +322,8 @@ def _check_descriptor(hook: str, descriptor: Descriptor, direction: Direction | 
     identifier = descriptor.id
     if _IDENTIFIER.fullmatch(identifier) is None or len(identifier) > MAX_ID:
         raise _invalid(hook, f"the id {identifier!r} is not made of lower-case words and hyphens")
+    if descriptor.contract_minor < 0:
+        raise _invalid(hook, f"the contract_minor of {identifier!r} is negative")
     references = [descriptor.implementation]
     if not isinstance(descriptor, PlatformTunnelDescriptor) and descriptor.settings is not None:
         references.append(descriptor.settings)
