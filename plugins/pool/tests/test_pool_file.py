@@ -324,7 +324,7 @@ def test_neither_pools_nor_members_print_what_is_secret(tmp_path: Path) -> None:
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text("ax._ \n\x00é", max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
