@@ -1,14 +1,16 @@
 """The exchange: one request, one bounded answer, and every way in which it fails named."""
 
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any, Self
 
 import anyio
 import anyio.to_thread
 import httpx
+from anyio.abc import AsyncResource
 
 from turnlane_http.errors import ExchangeError
 from turnlane_http.link import Endpoint
@@ -74,8 +76,9 @@ async def exchange(
     answer: HttpAnswer | None = None
     with quiet(), anyio.move_on_after(settings.timeout):
         try:
-            async with _client(endpoint, settings, tls) as client:
+            async with _Connections() as connections, _client(endpoint, settings, tls) as client:
                 request = _request(client, endpoint, settings)
+                request.extensions["trace"] = connections.note
                 response = await client.send(request, stream=True, follow_redirects=False)
                 answer = await _read(response, now)
         except httpx.HTTPError as error:
@@ -149,6 +152,29 @@ def _request(
         request = next(basic.auth_flow(request))
     request.stream = _Body(content or b"")
     return request
+
+
+class _Connections:
+    """Closes what was opened, also when a cancellation falls into a TLS handshake.
+
+    httpcore 1.0 forgets the connection then. It tells of each one through the extension `trace`.
+    """
+
+    def __init__(self) -> None:
+        self._opened: list[AsyncResource] = []
+
+    async def note(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take note of a new connection; httpcore calls this at each of its steps."""
+        if event == "connection.connect_tcp.complete":
+            self._opened.append(info["return_value"])
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        with anyio.CancelScope(shield=True):
+            for connection in self._opened:
+                await connection.aclose()
 
 
 class _Body(httpx.AsyncByteStream):
