@@ -78,9 +78,24 @@ def test_the_help_of_a_command_imports_neither_openssl_nor_telemetry_nor_a_plugi
     assert within(modules, unwanted) == set()
 
 
-def test_a_list_of_plugins_shows_that_such_imports_would_be_seen(
+def test_a_list_of_plugins_imports_neither_openssl_nor_a_plugin(
     imported: Callable[..., set[str]],
 ) -> None:
-    modules = imported("plugins", "list")
-    assert within(modules, ("planted_plugin", "turnlane.plugins", "msgspec", "rich"))
-    assert "planted_plugin" in modules
+    for arguments in (("plugins", "list"), ("plugins", "list", "--json")):
+        modules = imported(*arguments)
+        assert "turnlane.plugins.inspect" in modules
+        unwanted = ("OpenSSL", "cryptography", "aioice", "planted_plugin", "planted_command")
+        assert within(modules, unwanted) == set()
+        assert not [module for module in modules if module.startswith("turnlane_")]
+
+
+def test_a_list_of_providers_imports_the_plugins_and_none_of_their_classes(
+    imported: Callable[..., set[str]],
+) -> None:
+    modules = imported("providers", "list")
+    assert within(modules, ("planted_plugin", "turnlane_generic_turn.plugin"))
+    assert "planted_plugin" in modules  # such imports would be seen above
+    assert within(modules, ("OpenSSL", "planted_command")) == set()
+    ours = {module for module in modules if module.startswith("turnlane_")}
+    entries = {module for module in ours if module.endswith(".plugin") or "." not in module}
+    assert ours == entries

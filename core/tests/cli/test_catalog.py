@@ -93,6 +93,21 @@ def test_every_plugin_is_listed_with_what_became_of_it(run, broken, blocked) -> 
     assert all(record["reason"] for record in records.values() if record["status"] != "loaded")
 
 
+def test_a_plugin_that_ends_the_process_is_listed_as_well(run, planted) -> None:
+    declared = "[turnlane.plugins.v1]\nends = broken_ends\n"
+    planted.plant("turnlane-ends", declared, broken_ends="import os; os._exit(0)")
+    records = {one["name"]: one for one in json.loads(run("plugins", "list", "--json").out)}
+    assert (records["ends"]["status"], records["ends"]["code"]) == ("failed", "died")
+    assert records["planted"]["status"] == "loaded"
+
+
+def test_none_but_the_chosen_are_loaded(run, planted, monkeypatch) -> None:
+    monkeypatch.setenv("TURNLANE_PLUGINS", "")
+    assert run("providers", "list").out == "No provider is installed.\n"
+    monkeypatch.setenv("TURNLANE_PLUGINS", "turnlane-planted")
+    assert [one["id"] for one in json.loads(run("providers", "list", "--json").out)] == ["planted"]
+
+
 def test_the_table_of_plugins_keeps_each_on_one_line_and_its_text_harmless(run, broken) -> None:
     finished = run("plugins", "list")
     assert (finished.code, finished.err) == (0, "")

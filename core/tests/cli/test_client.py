@@ -22,7 +22,7 @@ def profiles(monkeypatch):
     kept = []
     handle = SimpleNamespace(listen=("::1", 9000), session_id="0123abcd", lanes=[1, 2])
 
-    def run_client(profile, announce):
+    def run_client(profile, announce, *, strict_plugins):
         kept.append(profile)
         announce(handle)
 

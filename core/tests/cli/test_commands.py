@@ -99,6 +99,16 @@ def test_a_blocked_plugin_has_no_command(run, site, monkeypatch, blocked) -> Non
     assert run("acme").code == 2
 
 
+@pytest.mark.parametrize(
+    ("chosen", "there"), [("", False), ("lab", False), ("Turnlane_Acme", True)]
+)
+def test_only_the_chosen_plugins_have_commands(run, site, monkeypatch, chosen, there) -> None:
+    site.plant("turnlane-acme", "[turnlane.commands.v1]\nacme = acme_cli:app\n", acme_cli=COMMAND)
+    monkeypatch.setenv("TURNLANE_PLUGINS", chosen)
+    assert ("acme" in run("--help").out) is there
+    assert run("acme").code == (0 if there else 2)
+
+
 def test_broken_metadata_of_one_distribution_does_not_hide_the_others(run, site) -> None:
     site.plant("turnlane-broken", "[turnlane.commands.v1\nnonsense = = \n")
     broken = site.folder / "turnlane_worse-1.0.dist-info"

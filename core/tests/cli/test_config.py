@@ -23,8 +23,12 @@ def file(tmp_path):
 def profiles(monkeypatch):
     """Keep the profiles of clients and servers instead of running them."""
     kept = []
-    monkeypatch.setattr("turnlane.cli.sessions.run_client", lambda profile, _: kept.append(profile))
-    monkeypatch.setattr("turnlane.cli.sessions.run_server", lambda profile, _: kept.append(profile))
+
+    def keep(profile, _announce, *, strict_plugins):
+        kept.append(profile)
+
+    monkeypatch.setattr("turnlane.cli.sessions.run_client", keep)
+    monkeypatch.setattr("turnlane.cli.sessions.run_server", keep)
     return kept
 
 

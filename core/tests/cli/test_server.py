@@ -19,7 +19,7 @@ def profiles(monkeypatch):
     """Keep the profiles instead of running them, and announce a made-up server."""
     kept = []
 
-    def run_server(profile, announce):
+    def run_server(profile, announce, *, strict_plugins):
         kept.append(profile)
         host = profile.listen.rpartition(":")[0].strip("[]")
 

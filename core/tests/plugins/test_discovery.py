@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from turnlane.plugins import disabled_names, discover_commands, discover_plugins
+from turnlane.plugins import chosen_names, disabled_names, discover_commands, discover_plugins
 
 Install = Callable[..., None]
 
@@ -79,6 +79,29 @@ def test_commands_are_listed_unless_blocked_by_name_or_distribution(
 )
 def test_blocked_names_are_compared_as_packaging_does(value: str, names: set[str]) -> None:
     assert disabled_names({"TURNLANE_DISABLE_PLUGINS": value}) == names
+
+
+@pytest.mark.parametrize(
+    ("environ", "names"),
+    [
+        ({}, None),
+        ({"TURNLANE_PLUGINS": ""}, set()),
+        ({"TURNLANE_PLUGINS": " , "}, set()),
+        ({"TURNLANE_PLUGINS": "Acme_Turn, vk"}, {"acme-turn", "vk"}),
+    ],
+)
+def test_chosen_names_differ_from_none_chosen(
+    environ: dict[str, str], names: set[str] | None
+) -> None:
+    assert chosen_names(environ) == names
+
+
+def test_commands_of_plugins_that_are_not_chosen_are_left_out(site: Path, install: Install) -> None:
+    for name in ("acme-lab", "acme-control"):
+        install(name, "raise RuntimeError", group="turnlane.commands.v1", name=name[5:])
+    for chosen, names in (({"lab"}, ["lab"]), ({"acme-control"}, ["control"]), (set(), [])):
+        found = discover_commands(path=[str(site)], only=frozenset(chosen))
+        assert [each.name for each in found] == names
 
 
 def test_nothing_is_blocked_without_the_variable() -> None:

@@ -553,3 +553,31 @@ def test_a_minor_version_that_is_none_is_a_fault(install: Install, site: Path, m
     install("acme", f"MINOR = {minor}\n" + dedent(NEWER["provider"]))
     (record,), _ = load_plugins(discover_plugins([str(site)]))
     assert (record.status, record.code) == (PluginStatus.FAILED, "invalid_descriptor")
+
+
+def test_only_the_chosen_are_imported(install: Install, site: Path) -> None:
+    install("acme-one", SOUND, name="one")
+    install("acme-two", "raise RuntimeError('imported')", name="two")
+    candidates = discover_plugins([str(site)])
+    for chosen in ("one", "acme-one"):
+        records, loaded = load_plugins(candidates, only=frozenset({chosen}))
+        assert [record.status for record in records] == [PluginStatus.LOADED, PluginStatus.BLOCKED]
+        assert records[1].code == "not_chosen"
+        assert records[1].reason == "not among those that TURNLANE_PLUGINS names"
+        assert [one.record for one in loaded] == records[:1]
+    records, loaded = load_plugins(candidates, only=frozenset())
+    assert {record.code for record in records} == {"not_chosen"}
+    assert loaded == []
+
+
+def test_of_the_chosen_one_may_be_blocked_and_one_not_there(install: Install, site: Path) -> None:
+    install("one", "raise RuntimeError('imported')")
+    records, _ = load_plugins(
+        discover_plugins([str(site)]), frozenset({"one"}), frozenset({"one", "nope"})
+    )
+    assert [(record.name, record.code) for record in records] == [
+        ("one", "blocked"),
+        ("nope", "not_installed"),
+    ]
+    assert (records[1].status, records[1].wanted) == (PluginStatus.FAILED, False)
+    assert records[1].reason == "TURNLANE_PLUGINS names it, but no plugin has that name"

@@ -219,7 +219,10 @@ def test_messages_say_what_would_fit() -> None:
         Violation("tags", "range", "it is not at most 3 long"),
     )
     assert (error.code, error.exit_code, error.advice) == ("invalid_settings", 2, "see there")
-    assert "the settings of the provider acme do not fit: colour: it is not one of" in str(error)
+    assert error.message == (
+        "the settings of the provider acme do not fit: colour, lifetime, limit, mode, tags"
+    )
+    assert error.details[1] == "lifetime: it is not at least 60 and at most 86400 (range)"
 
 
 def test_texts_are_read_as_what_the_field_is() -> None:

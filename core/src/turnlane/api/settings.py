@@ -36,12 +36,18 @@ class Violation(msgspec.Struct, frozen=True, order=True):
 
 
 class SettingsError(PolicyError):
-    """Settings that do not fit their schema; `violations` has all of them, by field."""
+    """Settings that do not fit their schema; `violations` has all of them, by field.
+
+    `owner` says whose settings they are, such as `the provider acme`.
+    """
 
     def __init__(self, owner: str, violations: tuple[Violation, ...], advice: str = "") -> None:
-        told = "; ".join(f"{each.field}: {each.message} ({each.code})" for each in violations)
-        super().__init__("invalid_settings", f"the settings of {owner} do not fit: {told}", advice)
+        fields = ", ".join(dict.fromkeys(each.field for each in violations))
+        super().__init__(
+            "invalid_settings", f"the settings of {owner} do not fit: {fields}", advice
+        )
         self.violations = violations
+        self.details = tuple(f"{each.field}: {each.message} ({each.code})" for each in violations)
 
 
 def setting(

@@ -105,8 +105,10 @@ def list_plugins(json: options.Json = False) -> None:
     from msgspec import to_builtins
 
     from turnlane.cli.output import write_json, write_table
+    from turnlane.plugins.inspect import inspect_plugins
 
-    records = _manager(hint=False).records
+    # They are loaded in a process of their own: what hangs or ends it is a line of the list.
+    records = inspect_plugins()
     if json:
         write_json(to_builtins(records))
         return
@@ -120,14 +122,14 @@ def list_plugins(json: options.Json = False) -> None:
 plugins.command("new")(new_plugin)
 
 
-def _manager(*, hint: bool = True) -> "PluginManager":
-    """Return what is installed; with `hint`, say on standard error that a list is not complete."""
+def _manager() -> "PluginManager":
+    """Return what is installed; say on standard error where that is not all."""
     from turnlane.plugins.manager import PluginManager
     from turnlane.plugins.records import PluginStatus
 
     manager = PluginManager.load()
     missing = sum(record.status is not PluginStatus.LOADED for record in manager.records)
-    if hint and missing:
+    if missing:
         told = "1 plugin is" if missing == 1 else f"{missing} plugins are"
         sys.stderr.write(f"{told} not loaded: see `turnlane plugins list`\n")
     return manager
@@ -140,4 +142,5 @@ def _told(
 
     record = manager.owner(kind, descriptor.id)
     told: dict[str, Any] = to_builtins(descriptor)
-    return {**told, "distribution": record.distribution, "version": record.version}
+    version = told.get("version") or record.version
+    return {**told, "distribution": record.distribution, "version": version}

@@ -105,6 +105,7 @@ def client(
         ),
     ] = None,
     interactive_provider: options.Interactive = False,
+    strict_plugins: options.StrictPlugins = False,
     json: options.Json = False,
     log_format: options.LogFormat = "console",
     log_level: options.LogLevel = "info",
@@ -148,7 +149,7 @@ def client(
         }
         write_ready(fields, as_json=json)
 
-    run_client(profile, announce)
+    run_client(profile, announce, strict_plugins=strict_plugins)
 
 
 def _peer_mode(*, legacy: bool, dtls: bool) -> "PeerMode":

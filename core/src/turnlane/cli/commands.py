@@ -86,13 +86,16 @@ def plugin_commands() -> "dict[str, tuple[EntryPoint, str]]":
     """Return the commands that plugins declare, each with its distribution, from metadata alone.
 
     A name of our own is never given away; where two plugins want one name, the distribution that
-    sorts first has it. `TURNLANE_DISABLE_PLUGINS` hides the commands of those it names.
+    sorts first has it. `TURNLANE_DISABLE_PLUGINS` hides the commands of those it names, and
+    `TURNLANE_PLUGINS`, where it is set, those of all others.
     """
     # `turnlane.plugins.discovery` knows more, but what it imports costs more than all of --help.
     import os
     from importlib.metadata import distributions
 
-    disabled = {_normalized(n) for n in os.environ.get("TURNLANE_DISABLE_PLUGINS", "").split(",")}
+    disabled = _names(os.environ.get("TURNLANE_DISABLE_PLUGINS", ""))
+    chosen = os.environ.get("TURNLANE_PLUGINS")
+    only = None if chosen is None else _names(chosen)
     declared: dict[str, list[EntryPoint]] = {}
     for distribution in distributions():
         try:
@@ -105,9 +108,14 @@ def plugin_commands() -> "dict[str, tuple[EntryPoint, str]]":
     for name in sorted(declared):
         for each in declared[name]:
             hidden = each.group != COMMAND_GROUP or each.name in BUILT_IN
-            if not hidden and not disabled & {_normalized(each.name), _normalized(name)}:
+            names = {_normalized(each.name), _normalized(name)}
+            if not hidden and not disabled & names and (only is None or only & names):
                 found.setdefault(each.name, (each, name))
     return dict(sorted(found.items()))
+
+
+def _names(listed: str) -> set[str]:
+    return {_normalized(name) for name in listed.split(",") if name.strip()}
 
 
 def _normalized(name: str) -> str:

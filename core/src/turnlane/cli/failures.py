@@ -2,6 +2,8 @@
 
     stage=turn_allocate code=turn_unauthorized: what happened; what to do
 
+Before it stands a line for each finding, where a failure has several.
+
 0 is success, 1 a failure at run time, 2 bad input, 3 something that is not available; what a signal
 ended before it was ready gives 128 and the signal's number.
 """
@@ -47,6 +49,8 @@ def report(error: BaseException, arguments: Sequence[str] = ()) -> int:
     if debugging and origin is not None and isinstance(told, InternalError):
         lines = "".join(traceback.format_exception(origin)).splitlines()
         _write("\n".join(f"  | {printable(line)}" for line in lines))
+    for detail in told.details:
+        _write(f"  {printable(detail)}")
     _write(_line(told))
     return 128 + told.number if isinstance(told, Interruption) else told.exit_code
 

@@ -113,6 +113,13 @@ Interactive = Annotated[
         help="Let the provider ask for what only a human can do.",
     ),
 ]
+StrictPlugins = Annotated[
+    bool,
+    switch(
+        "--strict-plugins/--no-strict-plugins",
+        help="Do not start where a plugin failed or is incompatible.",
+    ),
+]
 Identity = Annotated[
     Path | None,
     option(

@@ -35,6 +35,7 @@ def probe(
         options.option("--output-dir", metavar="DIR", help="Where the artifact is written."),
     ] = Path("artifacts"),
     interactive_provider: options.Interactive = False,
+    strict_plugins: options.StrictPlugins = False,
     json: options.Json = False,
     log_format: options.LogFormat = "console",
     log_level: options.LogLevel = "warning",
@@ -54,7 +55,7 @@ def probe(
     configure(log_format, log_level)
     profile = options.provider_profile(ctx, provider, interactive=interactive_provider)
     try:
-        resolution = run_probe(profile)
+        resolution = run_probe(profile, strict_plugins=strict_plugins)
     except ProviderError as error:
         artifact = error.artifact or _without_stages(provider, error)
         path = write_artifact(artifact, output_dir.expanduser())

@@ -84,6 +84,7 @@ def server(
     max_sessions: Annotated[
         int, options.option("--max-sessions", metavar="N", help="How many sessions at once.")
     ] = 256,
+    strict_plugins: options.StrictPlugins = False,
     json: options.Json = False,
     log_format: options.LogFormat = "console",
     log_level: options.LogLevel = "info",
@@ -139,7 +140,7 @@ def server(
             fields["peer_link"] = link.reveal()
         write_ready(fields, as_json=json)
 
-    run_server(profile, announce)
+    run_server(profile, announce, strict_plugins=strict_plugins)
 
 
 @app.command()

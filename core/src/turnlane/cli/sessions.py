@@ -18,7 +18,12 @@ from turnlane.runtime.profiles import ClientProfile, ProviderProfile, ServerProf
 T = TypeVar("T")
 
 
-def run_client(profile: ClientProfile, announce: Callable[[ClientHandle], None]) -> None:
+def run_client(
+    profile: ClientProfile,
+    announce: Callable[[ClientHandle], None],
+    *,
+    strict_plugins: bool = False,
+) -> None:
     """Run a client session until it is stopped; raises the failure that ended it."""
     log = EventLog(
         runtime="client",
@@ -30,7 +35,8 @@ def run_client(profile: ClientProfile, announce: Callable[[ClientHandle], None])
 
     async def run() -> None:
         with staged(log.current_stage):
-            async with Host(PluginManager.load(), challenges=challenges, on_event=log) as host:
+            plugins = PluginManager.load(strict=strict_plugins)
+            async with Host(plugins, challenges=challenges, on_event=log) as host:
                 await run_until_stopped(
                     lambda: host.start_client(profile), announce, log.current_stage
                 )
@@ -38,13 +44,19 @@ def run_client(profile: ClientProfile, announce: Callable[[ClientHandle], None])
     _run(run, log)
 
 
-def run_server(profile: ServerProfile, announce: Callable[[ServerHandle], None]) -> None:
+def run_server(
+    profile: ServerProfile,
+    announce: Callable[[ServerHandle], None],
+    *,
+    strict_plugins: bool = False,
+) -> None:
     """Run a tunnel server until it is stopped; raises the failure that ended it."""
     log = EventLog(runtime="server", peer_mode="turnlane/1")
 
     async def run() -> None:
         with staged(log.current_stage):
-            async with Host(PluginManager.load(), on_event=log) as host:
+            plugins = PluginManager.load(strict=strict_plugins)
+            async with Host(plugins, on_event=log) as host:
                 await run_until_stopped(
                     lambda: host.start_server(profile), announce, log.current_stage
                 )
@@ -52,14 +64,15 @@ def run_server(profile: ServerProfile, announce: Callable[[ServerHandle], None])
     _run(run, log)
 
 
-def run_probe(profile: ProviderProfile) -> Resolution:
+def run_probe(profile: ProviderProfile, *, strict_plugins: bool = False) -> Resolution:
     """Resolve a link and return what came of it; raises the provider's failure."""
     log = EventLog(Stage.PROVIDER_RESOLVE, runtime="probe", provider=profile.provider)
     challenges = _challenges(profile)
 
     async def run() -> Resolution:
         with staged(log.current_stage):
-            async with Host(PluginManager.load(), challenges=challenges, on_event=log) as host:
+            plugins = PluginManager.load(strict=strict_plugins)
+            async with Host(plugins, challenges=challenges, on_event=log) as host:
                 return await run_once(lambda: host.probe(profile), log.current_stage)
 
     return _run(run, log)

@@ -2,12 +2,13 @@
 
 from turnlane.plugins.discovery import (
     Candidate,
+    chosen_names,
     disabled_names,
     discover_commands,
     discover_plugins,
 )
 from turnlane.plugins.loader import Kind, gate
-from turnlane.plugins.manager import Pair, PluginManager
+from turnlane.plugins.manager import Pair, PluginManager, PluginsNotLoadedError
 from turnlane.plugins.records import PluginRecord, PluginStatus
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "PluginManager",
     "PluginRecord",
     "PluginStatus",
+    "PluginsNotLoadedError",
+    "chosen_names",
     "disabled_names",
     "discover_commands",
     "discover_plugins",

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from importlib import metadata
 
 from turnlane.api import COMMAND_GROUP, PLUGIN_GROUP
-from turnlane.plugins.records import describe
+from turnlane.plugins.records import PluginRecord, PluginStatus, describe
 
 DISABLE_VARIABLE = "TURNLANE_DISABLE_PLUGINS"
 """Environment variable with the names of entry points or distributions to block, by commas."""
+
+CHOOSE_VARIABLE = "TURNLANE_PLUGINS"
+"""Environment variable with the names of the only ones to load; set but empty, none is loaded."""
 
 _PLUGIN_GROUPS = re.compile(r"turnlane\.plugins\.v([0-9]{1,6})")
 
@@ -43,6 +46,18 @@ class Candidate:
         """Tell whether `names` (normalized) holds the entry point's or the distribution's name."""
         return bool({normalized(self.name), normalized(self.distribution)} & names)
 
+    def record(self, status: PluginStatus, code: str = "", reason: str = "") -> PluginRecord:
+        """Return the record of what became of it."""
+        return PluginRecord(
+            name=self.name,
+            distribution=self.distribution,
+            version=self.version,
+            status=status,
+            module=self.value,
+            code=code,
+            reason=reason,
+        )
+
     def load(self) -> object:
         """Import what the entry point names. Raises whatever the import raises."""
         if self.entry_point is None:
@@ -57,8 +72,13 @@ def normalized(name: str) -> str:
 
 def disabled_names(environ: Mapping[str, str]) -> frozenset[str]:
     """Return the normalized names that `TURNLANE_DISABLE_PLUGINS` blocks."""
-    names = environ.get(DISABLE_VARIABLE, "").split(",")
-    return frozenset(normalized(name) for name in names if name.strip())
+    return _names(environ.get(DISABLE_VARIABLE, ""))
+
+
+def chosen_names(environ: Mapping[str, str]) -> frozenset[str] | None:
+    """Return the normalized names that `TURNLANE_PLUGINS` chooses, None where it is not set."""
+    chosen = environ.get(CHOOSE_VARIABLE)
+    return None if chosen is None else _names(chosen)
 
 
 def discover_plugins(path: list[str] | None = None) -> tuple[Candidate, ...]:
@@ -70,11 +90,27 @@ def discover_plugins(path: list[str] | None = None) -> tuple[Candidate, ...]:
 
 
 def discover_commands(
-    disabled: frozenset[str] = frozenset(), path: list[str] | None = None
+    disabled: frozenset[str] = frozenset(),
+    path: list[str] | None = None,
+    *,
+    only: frozenset[str] | None = None,
 ) -> tuple[Candidate, ...]:
-    """Return the commands that plugins declare, without those that `disabled` blocks."""
+    """Return the commands that plugins declare, without those that `disabled` blocks.
+
+    Where `only` is given, without those that it does not name.
+    """
     found = _discover(lambda group: group == COMMAND_GROUP, path)
-    return tuple(each for each in found if not each.problem and not each.named_in(disabled))
+    return tuple(
+        each
+        for each in found
+        if not each.problem
+        and not each.named_in(disabled)
+        and (only is None or each.named_in(only))
+    )
+
+
+def _names(listed: str) -> frozenset[str]:
+    return frozenset(normalized(name) for name in listed.split(",") if name.strip())
 
 
 def _discover(wanted: Callable[[str], bool], path: list[str] | None) -> tuple[Candidate, ...]:

@@ -27,7 +27,12 @@ from turnlane.api import (
     ProviderDescriptor,
     hooks,
 )
-from turnlane.plugins.discovery import DISABLE_VARIABLE, Candidate, normalized
+from turnlane.plugins.discovery import (
+    CHOOSE_VARIABLE,
+    DISABLE_VARIABLE,
+    Candidate,
+    normalized,
+)
 from turnlane.plugins.records import PluginRecord, PluginStatus, describe, one_line
 from turnlane.telemetry import log_event
 
@@ -102,24 +107,41 @@ class NewerPluginError(PluginError):
 
 
 def load_plugins(
-    candidates: Iterable[Candidate], disabled: frozenset[str] = frozenset()
+    candidates: Iterable[Candidate],
+    disabled: frozenset[str] = frozenset(),
+    only: frozenset[str] | None = None,
+    *,
+    judged: Iterable[PluginRecord] = (),
+    before: Callable[[Candidate], None] | None = None,
 ) -> tuple[list[PluginRecord], list[Loaded]]:
     """Load what was discovered; return a record of each and the plugins that are loaded.
 
-    `disabled` holds normalized names of entry points or distributions that are not imported. Where
-    two plugins want the same name or id, the one that comes first has it and the other fails.
+    `disabled` holds normalized names of entry points or distributions that are not imported,
+    `only`, where it is given, those that are. Where two plugins want the same name or id, the one
+    that comes first has it and the other fails. `judged` are records that stand: their plugins are
+    not imported again. `before` is called with each plugin before it is imported.
     """
     candidates = list(candidates)
     records: list[PluginRecord] = []
     loaded: list[Loaded] = []
+    standing = {_key(record): record for record in judged}
     speaking = {(each.distribution, each.name) for each in candidates if _speaks(each)}
     for candidate in candidates:
         if not _speaks(candidate) and (candidate.distribution, candidate.name) in speaking:
             continue  # the same plugin for another major version, beside the one for ours
-        refusal = gate(candidate, disabled)
+        record = candidate.record(PluginStatus.LOADED)
+        refusal = gate(candidate, disabled, only) or standing.get(_key(record))
+        if refusal is None and before is not None:
+            before(candidate)
         records.append(refusal or _load(candidate, candidate.load, loaded))
     known = {normalized(name) for each in candidates for name in (each.name, each.distribution)}
-    records += [_not_installed(name) for name in sorted(disabled - known)]
+    for variable, named, status in (
+        (DISABLE_VARIABLE, disabled, PluginStatus.BLOCKED),
+        (CHOOSE_VARIABLE, only or frozenset(), PluginStatus.FAILED),
+    ):
+        for name in sorted(named - known):
+            reason = f"{variable} names it, but no plugin has that name"
+            records.append(PluginRecord(name, "", "", status, code="not_installed", reason=reason))
     return records, loaded
 
 
@@ -134,17 +156,24 @@ def load_modules(modules: Iterable[object]) -> tuple[list[PluginRecord], list[Lo
     return records, loaded
 
 
-def gate(candidate: Candidate, disabled: frozenset[str] = frozenset()) -> PluginRecord | None:
+def gate(
+    candidate: Candidate,
+    disabled: frozenset[str] = frozenset(),
+    only: frozenset[str] | None = None,
+) -> PluginRecord | None:
     """Return the record of a plugin that must not even be imported, or None; imports nothing."""
     if candidate.named_in(disabled):
-        return _record(candidate, PluginStatus.BLOCKED, "blocked", f"blocked by {DISABLE_VARIABLE}")
+        reason = f"blocked by {DISABLE_VARIABLE}"
+        return candidate.record(PluginStatus.BLOCKED, "blocked", reason)
+    if only is not None and not candidate.named_in(only):
+        reason = f"not among those that {CHOOSE_VARIABLE} names"
+        return candidate.record(PluginStatus.BLOCKED, "not_chosen", reason)
     if candidate.problem:
         reason = f"its metadata cannot be read: {candidate.problem}"
-        return _record(candidate, PluginStatus.FAILED, "invalid_metadata", reason)
+        return candidate.record(PluginStatus.FAILED, "invalid_metadata", reason)
     if not _speaks(candidate):
         older = "the plugin" if candidate.major < CONTRACT_MAJOR else "Turnlane"
-        return _record(
-            candidate,
+        return candidate.record(
             PluginStatus.INCOMPATIBLE,
             "incompatible_major",
             f"written for version {candidate.major} of the plugin contract, this Turnlane speaks "
@@ -198,7 +227,7 @@ def _load(candidate: Candidate, load: Callable[[], object], loaded: list[Loaded]
         offer = _guarded("hook_failed", "asking its hooks", partial(examine, plugin))
         _check_ids(offer, loaded)
     except PluginError as error:
-        record = _record(candidate, error.status, error.code, error.reason)
+        record = candidate.record(error.status, error.code, error.reason)
         log_event(
             _LOG,
             logging.DEBUG,
@@ -209,7 +238,7 @@ def _load(candidate: Candidate, load: Callable[[], object], loaded: list[Loaded]
             code=record.code,
         )
         return record
-    record = _record(candidate, PluginStatus.LOADED)
+    record = candidate.record(PluginStatus.LOADED)
     loaded.append(Loaded(record, offer))
     return record
 
@@ -342,23 +371,8 @@ def _refuse_async(hook: str) -> NoReturn:
     raise PluginError("async_hook", f"{hook} is asynchronous; hooks return descriptors at once")
 
 
-def _record(
-    candidate: Candidate, status: PluginStatus, code: str = "", reason: str = ""
-) -> PluginRecord:
-    return PluginRecord(
-        name=candidate.name,
-        distribution=candidate.distribution,
-        version=candidate.version,
-        status=status,
-        module=candidate.value,
-        code=code,
-        reason=reason,
-    )
-
-
-def _not_installed(name: str) -> PluginRecord:
-    reason = f"{DISABLE_VARIABLE} names it, but no plugin has that name"
-    return PluginRecord(name, "", "", PluginStatus.BLOCKED, code="not_installed", reason=reason)
+def _key(record: PluginRecord) -> tuple[str, str, str]:
+    return record.distribution, record.name, record.module
 
 
 def _owner(record: PluginRecord) -> str:

@@ -18,7 +18,7 @@ from turnlane.api import (
     TrafficClass,
     UnavailableError,
 )
-from turnlane.plugins.discovery import disabled_names, discover_plugins
+from turnlane.plugins.discovery import chosen_names, disabled_names, discover_plugins
 from turnlane.plugins.loader import Kind, Loaded, load_modules, load_plugins
 from turnlane.plugins.records import PluginRecord, PluginStatus, describe
 from turnlane.plugins.settings import describe as describe_settings
@@ -40,6 +40,20 @@ class Pair(msgspec.Struct, frozen=True, order=True):
     traffic: TrafficClass
 
 
+class PluginsNotLoadedError(UnavailableError):
+    """Plugins failed or are incompatible where none may; `records` has all of them."""
+
+    def __init__(self, records: Sequence[PluginRecord]) -> None:
+        broken = sum(not record.wanted for record in records)
+        super().__init__(
+            "plugins_not_loaded",
+            f"{broken} of {len(records)} plugins failed or are incompatible",
+            "mend or block them, or leave --strict-plugins out",
+        )
+        self.records = tuple(records)
+        self.details = tuple(str(record) for record in records)
+
+
 class PluginManager:
     """Answers what is offered, by whom, and imports a class when it is first needed.
 
@@ -56,13 +70,20 @@ class PluginManager:
         self._owners = {key: each.record for each in loaded for key in each.offer.ids()}
 
     @classmethod
-    def load(cls, environ: Mapping[str, str] | None = None) -> Self:
+    def load(cls, environ: Mapping[str, str] | None = None, *, strict: bool = False) -> Self:
         """Load what is installed, but for what `TURNLANE_DISABLE_PLUGINS` blocks.
 
-        `environ` replaces the process's environment. Never raises because of a plugin.
+        Where `TURNLANE_PLUGINS` is set, only what it names. `environ` replaces the process's
+        environment. Never raises because of a plugin, unless it is to be `strict`: then
+        `PluginsNotLoadedError`, where one failed or is incompatible.
         """
-        disabled = disabled_names(os.environ if environ is None else environ)
-        return cls(*load_plugins(discover_plugins(), disabled))
+        environ = os.environ if environ is None else environ
+        records, loaded = load_plugins(
+            discover_plugins(), disabled_names(environ), chosen_names(environ)
+        )
+        if strict and not all(record.wanted for record in records):
+            raise PluginsNotLoadedError(records)
+        return cls(records, loaded)
 
     @classmethod
     def from_modules(cls, modules: Iterable[object]) -> Self:

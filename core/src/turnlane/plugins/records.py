@@ -30,6 +30,16 @@ class PluginRecord(msgspec.Struct, frozen=True):
     code: str = ""
     reason: str = ""
 
+    @property
+    def wanted(self) -> bool:
+        """Whether it is as the operator wants it: loaded, or blocked on purpose."""
+        return self.status in (PluginStatus.LOADED, PluginStatus.BLOCKED)
+
+    def __str__(self) -> str:
+        origin = f" ({self.distribution} {self.version})" if self.distribution else ""
+        cause = f": {self.reason}" if self.reason else ""
+        return f"plugin {self.name}{origin} {self.status}{cause}"
+
 
 def one_line(text: str, limit: int = 300) -> str:
     """Return `text` as one printable line of at most `limit` characters."""
