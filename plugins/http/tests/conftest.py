@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, cast
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -20,10 +21,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from turnlane.api import Challenge, ChallengeAnswer, Resolution, Secret
+from turnlane.api import Challenge, ChallengeAnswer, ProviderError, Resolution, Secret
 from turnlane.plugins.manager import PluginManager
 from turnlane.runtime.profiles import ProviderProfile
 from turnlane.runtime.resolver import Resolver
+from turnlane.telemetry.redaction import find_leaks
 from turnlane_http import plugin
 
 NOW = 1_700_000_000.75
@@ -38,6 +40,26 @@ DOCUMENT = {
     "ttl": 3600,
     "uris": ["turn:turn.example.org:3478?transport=udp"],
 }
+
+
+SECRETS = {
+    "bearer_token": "planted-bearer",
+    "api_key": "planted-api-key",
+    "request_body": '{"ttl": 600, "secret": "planted-body"}',
+}
+PLANTED = [
+    "planted-path",
+    "planted-query",
+    "planted-bearer",
+    "planted-api-key",
+    "planted-body",
+    "planted-basic-user",
+    "planted-basic-password",
+    "planted-user",
+    "planted-turn-password",
+    "planted-unknown-field",
+    "planted-header",
+]
 
 
 class Authority:
@@ -223,6 +245,8 @@ class Client:
 
     authority: Authority
     now: float = NOW
+    secrets: dict[str, str] = field(default_factory=SECRETS.copy)
+    planted: list[str] = field(default_factory=PLANTED.copy)
 
     async def resolve(self, link: str, **settings: Any) -> Resolution:
         resolver = Resolver(
@@ -235,6 +259,24 @@ class Client:
             settings.setdefault("ca_file", self.authority.file.name)
         profile = ProviderProfile(provider="http", link=Secret(link), settings=settings)
         return await resolver.resolve(profile)
+
+    async def failing(self, link: str, **settings: Any) -> ProviderError:
+        """Return the error of a resolution, after checking what holds for all of them."""
+        with pytest.raises(ProviderError) as caught:
+            await self.resolve(link, **settings)
+        error = caught.value
+        assert error.message
+        assert error.advice
+        assert error.artifact is not None
+        assert error.artifact.outcome.provider_error is not None
+        assert error.artifact.outcome.provider_error.code == error.code
+        assert error.artifact.outcome.provider_error.stage == error.provider_stage
+        assert error.artifact.stages[-1].name == error.provider_stage
+        assert error.artifact.stages[-1].outcome.error_code == error.code
+        told = f"{error} {error!r} {error.args}".encode() + msgspec.json.encode(error.artifact)
+        assert find_leaks(told, self.planted) == []
+        assert (error.__cause__, error.__context__) == (None, None)
+        return error
 
 
 @pytest.fixture(params=["asyncio", "trio"])

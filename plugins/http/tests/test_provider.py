@@ -1,25 +1,14 @@
 """The provider through the runtime, against an endpoint on this machine."""
 
-import gc
-import gzip
-import itertools
 import json
-import logging
-import socket
-import ssl
-import types
 from base64 import b64encode
-from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-import anyio
-import anyio.to_thread
 import msgspec
 import pytest
 
 from turnlane.api import (
     LinkError,
-    ProviderError,
     RelayEndpoint,
     RelayTransport,
     Renewal,
@@ -27,51 +16,11 @@ from turnlane.api import (
 )
 from turnlane.telemetry.redaction import find_leaks
 from turnlane_http import plugin
-from turnlane_http.exchange import MAX_BODY
 from turnlane_http.link import parse_link
-from turnlane_http.quiet import LOGGERS
 
 pytestmark = pytest.mark.anyio
 
 NOW = 1_700_000_000.75
-PATIENCE = 20
-
-SECRETS = {
-    "bearer_token": "planted-bearer",
-    "api_key": "planted-api-key",
-    "request_body": '{"ttl": 600, "secret": "planted-body"}',
-}
-PLANTED = [
-    "planted-path",
-    "planted-query",
-    "planted-bearer",
-    "planted-api-key",
-    "planted-body",
-    "planted-basic-user",
-    "planted-basic-password",
-    "planted-user",
-    "planted-turn-password",
-    "planted-unknown-field",
-    "planted-header",
-]
-
-
-async def failing(client: Any, link: str, **settings: Any) -> ProviderError:
-    with pytest.raises(ProviderError) as caught:
-        await client.resolve(link, **settings)
-    error = caught.value
-    assert error.message
-    assert error.advice
-    assert error.artifact is not None
-    assert error.artifact.outcome.provider_error is not None
-    assert error.artifact.outcome.provider_error.code == error.code
-    assert error.artifact.outcome.provider_error.stage == error.provider_stage
-    assert error.artifact.stages[-1].name == error.provider_stage
-    assert error.artifact.stages[-1].outcome.error_code == error.code
-    told = f"{error} {error!r} {error.args}".encode() + msgspec.json.encode(error.artifact)
-    assert find_leaks(told, PLANTED) == []
-    assert (error.__cause__, error.__context__) == (None, None)
-    return error
 
 
 async def test_credentials_are_fetched_over_https(client: Any, endpoint: Any) -> None:
@@ -109,11 +58,11 @@ async def test_a_post_carries_json_and_what_authenticates(
 ) -> None:
     endpoint.status = status
 
-    await client.resolve(endpoint.link, method="POST", api_key_header="X-Api-Key", **SECRETS)
+    await client.resolve(endpoint.link, method="POST", api_key_header="X-Api-Key", **client.secrets)
 
     (seen,) = endpoint.seen
     assert seen.method == "POST"
-    assert seen.body == SECRETS["request_body"].encode()
+    assert seen.body == client.secrets["request_body"].encode()
     assert seen.headers["content-type"] == "application/json"
     assert seen.headers["authorization"] == "Bearer planted-bearer"
     assert seen.headers["x-api-key"] == "planted-api-key"
@@ -195,7 +144,7 @@ async def test_expiry_is_what_the_answer_says_else_what_was_asked_for(
 async def test_credentials_that_have_expired_are_refused(client: Any, endpoint: Any) -> None:
     endpoint.answer({"username": "1699999999:u", "password": "p", "uris": ["turn:h"]})
 
-    error = await failing(client, endpoint.link)
+    error = await client.failing(endpoint.link)
 
     assert (error.code, error.provider_stage) == ("expired_credentials", "parse_answer")
 
@@ -224,7 +173,7 @@ async def test_the_artifact_has_two_stages_and_nothing_that_was_not_understood(
     endpoint.headers = {"Set-Cookie": "planted-header=planted-header"}
 
     resolution = await client.resolve(
-        endpoint.link, method="POST", api_key_header="X-Api-Key", **SECRETS
+        endpoint.link, method="POST", api_key_header="X-Api-Key", **client.secrets
     )
 
     encoded = msgspec.json.encode(resolution.artifact)
@@ -273,7 +222,7 @@ async def test_the_artifact_has_two_stages_and_nothing_that_was_not_understood(
             },
         },
     }
-    assert find_leaks(encoded + repr(resolution).encode(), PLANTED) == []
+    assert find_leaks(encoded + repr(resolution).encode(), client.planted) == []
 
 
 @pytest.mark.parametrize(
@@ -297,10 +246,10 @@ async def test_a_status_that_is_no_success_is_told_by_name(
     client: Any, endpoint: Any, status: int, code: str
 ) -> None:
     endpoint.status = status
-    endpoint.body = json.dumps({"error": PLANTED}).encode()
+    endpoint.body = json.dumps({"error": client.planted}).encode()
 
-    error = await failing(
-        client, endpoint.link, method="POST", api_key_header="X-Api-Key", **SECRETS
+    error = await client.failing(
+        endpoint.link, method="POST", api_key_header="X-Api-Key", **client.secrets
     )
 
     assert (error.code, error.provider_stage) == (code, "http_request")
@@ -324,7 +273,7 @@ async def test_how_long_an_endpoint_wants_to_be_left_alone_is_told(
 ) -> None:
     endpoint.status, endpoint.headers = status, {"Retry-After": told}
 
-    error = await failing(client, endpoint.link)
+    error = await client.failing(endpoint.link)
 
     assert f"try again in {seconds} s" in error.advice
     assert error.artifact is not None
@@ -338,7 +287,7 @@ async def test_a_retry_after_that_cannot_be_read_is_left_out(
     endpoint.status = 429
     endpoint.headers = {"Retry-After": told.encode().decode("latin-1")}
 
-    error = await failing(client, endpoint.link)
+    error = await client.failing(endpoint.link)
 
     assert "try again later" in error.advice
 
@@ -355,7 +304,7 @@ async def test_no_redirect_is_followed(
     }[where]
     endpoint.status, endpoint.headers = status, {"Location": target}
 
-    error = await failing(client, endpoint.link, bearer_token="planted-bearer")
+    error = await client.failing(endpoint.link, bearer_token="planted-bearer")
 
     assert error.code == "redirect_refused"
     assert "final URL" in error.advice
@@ -380,7 +329,7 @@ async def test_an_answer_of_no_use_is_told_by_name(
 ) -> None:
     endpoint.body = body
 
-    error = await failing(client, endpoint.link)
+    error = await client.failing(endpoint.link)
 
     assert (error.code, error.provider_stage) == (code, "parse_answer")
     assert error.artifact is not None
@@ -390,273 +339,11 @@ async def test_an_answer_of_no_use_is_told_by_name(
 async def test_an_answer_without_content_is_told_as_that(client: Any, endpoint: Any) -> None:
     endpoint.status, endpoint.body = 204, b""
 
-    assert (await failing(client, endpoint.link)).code == "decode_response"
-
-
-async def test_the_largest_answer_is_taken_and_one_byte_more_is_not(
-    client: Any, endpoint: Any
-) -> None:
-    endpoint.body = endpoint.body.ljust(MAX_BODY)
-    assert (await client.resolve(endpoint.link)).credentials
-
-    endpoint.body += b" "
-    assert (await failing(client, endpoint.link)).code == "answer_too_large"
-
-
-@pytest.mark.parametrize("headers", ["Transfer-Encoding: chunked", "Connection: close"])
-async def test_an_answer_without_end_is_broken_off(
-    client: Any, endpoint: Any, headers: str
-) -> None:
-    def script(handler: Any) -> None:
-        handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + headers.encode() + b"\r\n\r\n")
-        piece = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
-        try:
-            while True:
-                handler.wfile.write(piece)
-        except OSError:
-            endpoint.gone.set()
-        handler.close_connection = True
-
-    endpoint.script = script
-
-    assert (await failing(client, endpoint.link)).code == "answer_too_large"
-    assert endpoint.gone.wait(PATIENCE)
-
-
-async def test_a_compressed_answer_is_not_unfolded(client: Any, endpoint: Any) -> None:
-    endpoint.headers = {"Content-Encoding": "gzip"}
-    endpoint.body = gzip.compress(bytes(50_000_000))
-
-    error = await failing(client, endpoint.link)
-
-    assert error.code == "unsupported_encoding"
-
-
-def say_nothing(handler: Any) -> None:
-    handler.wait_for_the_end()
-
-
-def stop_in_the_headers(handler: Any) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Len")
-    handler.wait_for_the_end()
-
-
-def stop_in_the_body(handler: Any) -> None:
-    handler.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"username":')
-    handler.wait_for_the_end()
-
-
-@pytest.mark.parametrize("script", [say_nothing, stop_in_the_headers, stop_in_the_body])
-async def test_an_answer_that_does_not_come_in_time_is_told_as_that(
-    client: Any, endpoint: Any, script: Callable[[Any], None]
-) -> None:
-    endpoint.script = script
-
-    error = await failing(client, endpoint.link, timeout=1)
-
-    assert error.code == "http_timeout"
-    assert "within 1 s" in error.message
-    assert endpoint.gone.wait(PATIENCE)
-
-
-@pytest.mark.parametrize("script", [say_nothing, stop_in_the_body])
-async def test_a_cancelled_resolution_hangs_up(
-    client: Any, endpoint: Any, script: Callable[[Any], None]
-) -> None:
-    endpoint.script = script
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(client.resolve, endpoint.link)
-        assert await anyio.to_thread.run_sync(endpoint.arrived.wait, PATIENCE)
-        tasks.cancel_scope.cancel()
-
-    assert endpoint.gone.wait(PATIENCE)
-
-
-@types.coroutine
-def cancelled_at(
-    steps: Coroutine[Any, Any, Any], number: int, scope: anyio.CancelScope
-) -> Generator[Any, Any, None]:
-    """Run `steps` and cancel `scope` when they wait for the `number`-th time."""
-    resume: Callable[[Any], Any] = steps.send
-    value: Any = None
-    for count in itertools.count(1):
-        try:
-            waits_for = resume(value)
-        except StopIteration:
-            return
-        if count == number:
-            scope.cancel()
-        try:
-            resume, value = steps.send, (yield waits_for)
-        except BaseException as error:
-            resume, value = steps.throw, error
-
-
-async def test_a_resolution_may_be_cancelled_wherever_it_waits(client: Any, endpoint: Any) -> None:
-    for number in range(1, 200):
-        with anyio.CancelScope() as scope:
-            resolving = client.resolve(
-                endpoint.link, method="POST", api_key_header="X-Api-Key", **SECRETS
-            )
-            await cancelled_at(resolving, number, scope)
-        if not scope.cancel_called:
-            break
-    # What was left open complains when it is collected.
-    gc.collect()
-    assert not scope.cancel_called
-    assert number > 5
-
-
-@pytest.mark.parametrize(
-    "said",
-    [b"", b"planted-header\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b"\0" * 99],
-    ids=["nothing", "no status line", "half a body", "zeros"],
-)
-async def test_an_endpoint_that_breaks_off_or_speaks_no_http_is_told_as_that(
-    client: Any, endpoint: Any, said: bytes
-) -> None:
-    def script(handler: Any) -> None:
-        handler.wfile.write(said)
-        handler.close_connection = True
-
-    endpoint.script = script
-
-    assert (await failing(client, endpoint.link)).code == "connection_lost"
-
-
-async def test_a_port_on_which_nobody_listens_is_told_as_that(
-    client: Any, closed_port: int
-) -> None:
-    error = await failing(client, f"https://127.0.0.1:{closed_port}/planted-path")
-
-    assert error.code == "connect_failed"
-    assert f"127.0.0.1:{closed_port}" in error.message
-
-
-@pytest.mark.parametrize("host", ["nowhere.invalid", "xn--a", "xn--ls8h.invalid"])
-async def test_a_host_that_does_not_exist_is_told_as_that(
-    client: Any, monkeypatch: pytest.MonkeyPatch, host: str
-) -> None:
-    def unknown(*asked: object, **also: object) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
-
-    assert (await failing(client, f"https://{host}/planted-path")).code == "connect_failed"
-
-
-@pytest.mark.parametrize(
-    ("kind", "cause"),
-    [
-        ("expired", "has expired"),
-        ("early", "not valid yet"),
-        ("stranger", "for another name"),
-    ],
-)
-async def test_a_certificate_that_does_not_verify_is_told_with_the_cause(
-    client: Any, badly_certified: Callable[[str], Any], kind: str, cause: str
-) -> None:
-    endpoint = badly_certified(kind)
-
-    error = await failing(client, endpoint.link, bearer_token="planted-bearer")
-
-    assert error.code == "tls_verification_failed"
-    assert cause in error.message
-    assert endpoint.seen == []
-
-
-async def test_a_certificate_for_another_address_is_told_as_that(
-    client: Any, badly_certified: Callable[[str], Any]
-) -> None:
-    endpoint = badly_certified("stranger")
-
-    error = await failing(client, f"https://127.0.0.1:{endpoint.port}/")
-
-    assert error.code == "tls_verification_failed"
-    assert "for another address" in error.message
-
-
-async def test_an_authority_that_is_not_named_is_not_trusted(client: Any, endpoint: Any) -> None:
-    error = await failing(client, endpoint.link, ca_file=None)
-
-    assert error.code == "tls_verification_failed"
-    assert "ca_file" in error.advice
-    assert endpoint.seen == []
-
-
-async def test_an_authority_may_be_named_by_an_absolute_path(client: Any, endpoint: Any) -> None:
-    resolution = await client.resolve(endpoint.link, ca_file=str(client.authority.file))
-
-    assert resolution.credentials
-
-
-@pytest.mark.parametrize("name", ["missing.pem", "empty.pem", ".", "~nobody-of-that-name/x"])
-async def test_an_authority_file_that_cannot_be_read_is_told_as_that(
-    client: Any, endpoint: Any, name: str
-) -> None:
-    (client.authority.file.parent / "empty.pem").write_text("planted-header")
-
-    error = await failing(client, endpoint.link, ca_file=name)
-
-    assert error.code == "ca_file_unusable"
-    assert endpoint.seen == []
-
-
-async def test_an_endpoint_without_tls_is_told_as_that(client: Any, plain_endpoint: Any) -> None:
-    error = await failing(client, plain_endpoint.link.replace("http:", "https:"))
-
-    assert error.code == "tls_failed"
-    assert plain_endpoint.seen == []
-
-
-async def test_no_proxy_of_the_environment_is_used_unless_told(
-    client: Any, endpoint: Any, monkeypatch: pytest.MonkeyPatch, closed_port: int
-) -> None:
-    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
-        monkeypatch.setenv(name, f"http://localhost:{closed_port}")
-
-    assert (await client.resolve(endpoint.link)).credentials
-
-
-async def test_a_proxy_of_the_environment_is_used_when_told_and_its_refusal_is_named(
-    client: Any, plain_endpoint: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    proxy = f"http://planted-header:planted-header@127.0.0.1:{plain_endpoint.port}"
-    monkeypatch.setenv("HTTPS_PROXY", proxy)
-    plain_endpoint.status = 407
-
-    error = await failing(
-        client, "https://turn.invalid/planted-path", trust_env=True, bearer_token="planted-bearer"
-    )
-
-    assert error.code == "proxy_failed"
-    (seen,) = plain_endpoint.seen
-    assert (seen.method, seen.target) == ("CONNECT", "turn.invalid:443")
-    assert "planted" not in seen.headers.get("authorization", "")
-
-
-@pytest.mark.parametrize("proxy", ["socks5://localhost:1", "nonsense://x", "http://[::1"])
-async def test_a_proxy_that_cannot_be_used_is_told_as_that(
-    client: Any, monkeypatch: pytest.MonkeyPatch, proxy: str
-) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", proxy)
-
-    error = await failing(client, "https://turn.invalid/planted-path", trust_env=True)
-
-    assert error.code == "proxy_failed"
-
-
-async def test_a_request_to_this_machine_goes_to_no_proxy(
-    client: Any, plain_endpoint: Any, monkeypatch: pytest.MonkeyPatch, closed_port: int
-) -> None:
-    monkeypatch.setenv("HTTP_PROXY", f"http://localhost:{closed_port}")
-
-    assert (await client.resolve(plain_endpoint.link, trust_env=True)).credentials
+    assert (await client.failing(endpoint.link)).code == "decode_response"
 
 
 async def test_a_malformed_link_fails_with_an_artifact_that_shows_none_of_it(client: Any) -> None:
-    error = await failing(client, "http://planted-path.example/planted-query")
+    error = await client.failing("http://planted-path.example/planted-query")
 
     assert isinstance(error, LinkError)
     assert error.code == "plain_http"
@@ -678,68 +365,8 @@ async def test_settings_that_do_not_go_together_are_told_before_anything_is_sent
         ("password", "required"),
         ("user", "unknown"),
     ]
-    assert find_leaks(f"{caught.value} {caught.value!r}", ["planted bearer", *PLANTED]) == []
+    assert find_leaks(f"{caught.value} {caught.value!r}", ["planted bearer", *client.planted]) == []
     assert endpoint.seen == []
-
-
-class Keeper(logging.Handler):
-    """Keeps all that is logged, and what it was made of."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.NOTSET)
-        self.told: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.told.append(f"{record.name} {record.getMessage()} {record.args!r}")
-
-
-@pytest.fixture
-def keeper(monkeypatch: pytest.MonkeyPatch) -> Any:
-    keeper = Keeper()
-    loggers = [logging.getLogger(name) for name in ("", "turnlane", "httpx", "httpcore", *LOGGERS)]
-    for logger in loggers:
-        monkeypatch.setattr(logger, "level", logging.DEBUG)
-    logging.getLogger().manager._clear_cache()  # type: ignore[attr-defined]
-    logging.getLogger().addHandler(keeper)
-    yield keeper
-    logging.getLogger().removeHandler(keeper)
-    logging.getLogger().manager._clear_cache()  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("status", [200, 302, 401, 429])
-async def test_nothing_of_a_request_is_logged_by_the_http_libraries(
-    client: Any, endpoint: Any, keeper: Keeper, status: int
-) -> None:
-    endpoint.status = status
-    endpoint.headers = {"Set-Cookie": "planted-header", "Location": "https://x/planted-header"}
-    settings: dict[str, Any] = {"method": "POST", "api_key_header": "X-Api-Key", **SECRETS}
-
-    if status == 200:
-        await client.resolve(endpoint.link, **settings)
-    else:
-        await failing(client, endpoint.link, **settings)
-        await failing(
-            client, endpoint.link, user="planted-basic-user", password="planted-basic-password"
-        )
-
-    told = "\n".join(keeper.told)
-    assert find_leaks(told, PLANTED) == []
-    assert "httpx" not in told
-    assert "httpcore" not in told
-
-
-async def test_other_users_of_httpx_keep_their_logs(
-    client: Any, plain_endpoint: Any, keeper: Keeper
-) -> None:
-    import httpx
-
-    await client.resolve(plain_endpoint.link)
-    async with httpx.AsyncClient(verify=ssl.create_default_context(), trust_env=False) as other:
-        await other.get(f"http://localhost:{plain_endpoint.port}/theirs")
-
-    assert any("httpx HTTP Request: GET" in line and "/theirs" in line for line in keeper.told)
-    assert any("httpcore.http11" in line for line in keeper.told)
-    assert find_leaks("\n".join(keeper.told), ["planted-path", "planted-query"]) == []
 
 
 def test_the_plugin_offers_the_provider_with_links_that_can_be_read() -> None:
