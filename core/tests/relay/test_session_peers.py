@@ -230,9 +230,9 @@ async def test_the_lanes_that_replies_leave_by_are_remembered_within_a_bound(
         client = port.client().join(ONE)
         for flow in range(10):
             client.send(flow, b"x")
+            await settled()
         session = port.session(ONE)
         assert sorted(session._return_lane) == [7, 8, 9]
-        await settled()
         # A reply to a flow whose lane was forgotten still finds one, and brings nothing back in.
         # Flows open in any order.
         (upstream,) = (each for each in port.upstream.sockets if each.flow == 0)

@@ -105,12 +105,15 @@ class FlowTable:
         return flow
 
     def _remove(self, flow: Flow) -> None:
-        if self._flows.get(flow.number) is flow:
+        if not self._is_gone(flow):
             del self._flows[flow.number]
         flow.scope.cancel()
         self._take_queue(flow)
         if flow.socket is not None:
             flow.socket.close()
+
+    def _is_gone(self, flow: Flow) -> bool:
+        return self._flows.get(flow.number) is not flow
 
     def _take_queue(self, flow: Flow) -> list[bytes]:
         queued, flow.queued = flow.queued, []
@@ -134,8 +137,8 @@ class FlowTable:
                 return
 
     async def _forward(self, flow: Flow, opened: DatagramSocket) -> None:
-        if flow.scope.cancel_called:
-            return  # removed meanwhile, which an upstream that opens at once does not notice
+        if self._is_gone(flow):
+            return  # which an upstream that opens at once does not notice
         flow.socket = opened
         waiting = self._replies
         waiting.clear()
@@ -148,8 +151,8 @@ class FlowTable:
             self.dropped += len(waiting) - opened.send(waiting)
         while True:
             await opened.receive(self._replies)
-            if flow.scope.cancel_called:
-                return  # as above: it had something before it noticed
+            if self._is_gone(flow):
+                return  # which one that had something to give does not notice
             self._deliver(self._replies)
 
 
