@@ -1,7 +1,7 @@
 """Credentials: what a plugin gives is checked, kept while good, resolved again in time."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -101,7 +101,13 @@ class Clock:
         return self.now
 
 
-def source(clock: Clock, *, renewable: bool = True, **profile: Any) -> CredentialSource:
+def source(
+    clock: Clock,
+    *,
+    renewable: bool = True,
+    on_renewed: Callable[[Credentials], None] | None = None,
+    **profile: Any,
+) -> CredentialSource:
     class Planted:
         @hookimpl
         def turnlane_providers(self) -> list[ProviderDescriptor]:
@@ -112,6 +118,7 @@ def source(clock: Clock, *, renewable: bool = True, **profile: Any) -> Credentia
         PluginManager.from_modules([Planted()]),
         NobodyToAsk(),
         clock,
+        on_renewed=on_renewed,
     )
 
 
@@ -186,6 +193,27 @@ async def test_a_provider_that_hangs_is_cancelled(
     assert caught.value.code == "provider_timeout"
 
 
+async def test_a_timeout_of_the_providers_own_is_not_taken_for_ours(
+    scripted: type[Scripted],
+) -> None:
+    scripted.script = [TimeoutError()]
+    with pytest.raises(ProviderError) as caught:
+        await source(Clock()).get()
+    assert caught.value.code == "provider_crashed"
+
+
+async def test_what_is_resolved_for_use_is_told_each_time(scripted: type[Scripted]) -> None:
+    told: list[Credentials] = []
+    scripted.script = [good(), ProviderError("down", "down"), good(name="fresh")]
+    credentials = source(Clock(), on_renewed=told.append)
+    first = await credentials.get()
+    with pytest.raises(ProviderError):
+        await credentials.get(refused=first)
+    fresh = await credentials.get(refused=first)
+    await credentials.get()
+    assert told == [first, fresh]
+
+
 def malformed(**changes: Any) -> Resolution:
     resolution = good()
     return msgspec.structs.replace(
@@ -201,7 +229,14 @@ def malformed(**changes: Any) -> Resolution:
         msgspec.structs.replace(good(), credentials=None),
         malformed(username="plain text"),
         malformed(username=Secret("")),
+        malformed(username=Secret("u" * 509)),
+        malformed(username=Secret("\ud800")),
         malformed(password=Secret(b"bytes")),
+        malformed(password=Secret("\ud800")),
+        msgspec.structs.replace(good(), artifact=None),
+        msgspec.structs.replace(
+            good(), artifact=msgspec.structs.replace(good().artifact, input={"link": object()})
+        ),
         malformed(endpoints=()),
         malformed(endpoints=[UDP]),
         malformed(endpoints=(UDP,) * 33),

@@ -9,6 +9,7 @@ import anyio
 import msgspec
 
 from turnlane.api import (
+    Artifact,
     ChallengePort,
     Credentials,
     PolicyError,
@@ -35,6 +36,9 @@ INTERACTIVE_TIMEOUT = 900.0
 
 MAX_ENDPOINTS = 32
 
+MAX_USERNAME = 508
+"""Bytes of the longest username (RFC 8489, section 14.3)."""
+
 
 class RuntimeProviderContext:
     """What the runtime hands to a provider (`turnlane.api.ProviderContext`)."""
@@ -52,7 +56,10 @@ class RuntimeProviderContext:
 
 
 class CredentialSource:
-    """Resolves the link of a session once, and again when the credentials have run out."""
+    """Resolves the link of a session once, and again when the credentials have run out.
+
+    `on_renewed` hears of all that are resolved for use, the first included.
+    """
 
     def __init__(
         self,
@@ -60,11 +67,14 @@ class CredentialSource:
         plugins: PluginManager,
         challenges: ChallengePort,
         wall_time: Callable[[], float],
+        *,
+        on_renewed: Callable[[Credentials], None] | None = None,
     ) -> None:
         self._profile = profile
         self._plugins = plugins
         self._challenges = challenges
         self._wall_time = wall_time
+        self._on_renewed = on_renewed
         self._lock = anyio.Lock()
         self._current: Credentials | None = None
         self.descriptor = plugins.provider(profile.provider)
@@ -81,6 +91,8 @@ class CredentialSource:
                 self.close()
                 self._current = fresh
                 REDACTOR.add(fresh.username, fresh.password)
+                if self._on_renewed is not None:
+                    self._on_renewed(fresh)
             return self._current
 
     def _stale(self, credentials: Credentials, refused: Credentials | None) -> bool:
@@ -107,18 +119,16 @@ class CredentialSource:
         implementation = self._plugins.load_provider(profile.provider)
         request = ResolveRequest(profile.link, settings, profile.interactive)
         limit = INTERACTIVE_TIMEOUT if profile.interactive else RESOLVE_TIMEOUT
+        resolution: object = None
         try:
-            with span("provider_resolve", provider=profile.provider), anyio.fail_after(limit):
+            with (
+                span("provider_resolve", provider=profile.provider),
+                anyio.move_on_after(limit) as scope,
+            ):
                 provider: Provider = implementation(RuntimeProviderContext(self._wall_time))
                 resolution = await provider.resolve(request, self._challenges)
         except TurnlaneError:
             raise
-        except TimeoutError:
-            raise ProviderError(
-                "provider_timeout",
-                f"the provider {profile.provider} gave no answer within {limit:.0f} s",
-                "check the network, then try again",
-            ) from None
         except (Exception, SystemExit) as error:
             # The text of a foreign exception may hold the link: only its type is told.
             raise ProviderError(
@@ -126,8 +136,13 @@ class CredentialSource:
                 f"the provider {profile.provider} raised {type(error).__name__}",
                 "this is a fault of the plugin: tell its authors",
             ) from None
-        check_resolution(resolution, self.descriptor)
-        return resolution
+        if scope.cancelled_caught:
+            raise ProviderError(
+                "provider_timeout",
+                f"the provider {profile.provider} gave no answer within {limit:.0f} s",
+                "check the network, then try again",
+            )
+        return check_resolution(resolution, self.descriptor)
 
     def _settings(self) -> msgspec.Struct | None:
         schema = self.descriptor.settings
@@ -151,25 +166,39 @@ class CredentialSource:
             ) from None
 
 
-def check_resolution(resolution: object, descriptor: ProviderDescriptor) -> None:
-    """Check at the boundary what a plugin returned; raises `ProviderError`."""
+def check_resolution(resolution: object, descriptor: ProviderDescriptor) -> Resolution:
+    """Return what a plugin returned, checked at the boundary; raises `ProviderError`."""
     wrong = _wrong(resolution)
-    if wrong is not None:
-        raise ProviderError(
-            "invalid_resolution",
-            f"the provider {descriptor.id} returned a resolution whose {wrong}",
-            "this is a fault of the plugin: tell its authors",
-        )
+    if wrong is None and isinstance(resolution, Resolution):
+        return resolution
+    raise ProviderError(
+        "invalid_resolution",
+        f"the provider {descriptor.id} returned a resolution whose {wrong}",
+        "this is a fault of the plugin: tell its authors",
+    )
 
 
 def _wrong(resolution: object) -> str | None:
     credentials: Any = getattr(resolution, "credentials", None)
     if not _is(resolution, Resolution) or not _is(credentials, Credentials):
         return "type is not Resolution, with Credentials in it"
+    artifact = getattr(resolution, "artifact", None)
+    try:
+        msgspec.json.encode(artifact)
+    except (TypeError, ValueError, RecursionError):
+        artifact = None
+    if not _is(artifact, Artifact):
+        return "artifact is none that can be written down"
     for name in ("username", "password"):
         value: Any = getattr(credentials, name)
         if not _is(value, Secret) or not _is(value.reveal(), str) or not value:
             return f"{name} is not a non-empty Secret"
+        try:
+            size = len(value.reveal().encode())
+        except UnicodeEncodeError:
+            return f"{name} cannot be written in UTF-8"
+        if name == "username" and size > MAX_USERNAME:
+            return f"username has more than {MAX_USERNAME} bytes"
     endpoints: Any = credentials.endpoints
     if not _is(endpoints, tuple) or not 1 <= len(endpoints) <= MAX_ENDPOINTS:
         return f"endpoints are not a tuple of 1 to {MAX_ENDPOINTS}"
