@@ -265,6 +265,17 @@ async def test_a_session_that_carries_nothing_ends_and_its_client_is_told(open_p
         assert port.dtls.association_count == 0
 
 
+async def test_a_session_that_carries_something_now_and_then_lives_on(open_port: Any) -> None:
+    async with open_port(idle_timeout=10.0) as port:
+        client = port.client().join(ONE)
+        for _ in range(5):
+            port.tick(9.0)
+            client.settle()
+            client.send(1, b"x")
+        assert list(port.peers.sessions) == [ONE]
+        assert port.told.lost == []
+
+
 async def test_a_lane_that_falls_silent_is_let_go_and_its_session_waits(open_port: Any) -> None:
     async with open_port() as port:
         client = port.client().join(ONE)

@@ -58,6 +58,11 @@ class Stranger:
         self.association.start(anyio.current_time())
         await self._until(lambda: self.ready or self.failed is not None)
 
+    async def shake_halfway(self) -> None:
+        """Bring the cookie back, and then say nothing more."""
+        self.association.start(anyio.current_time())
+        await self._until(lambda: len(self.sent) == 2)
+
     async def ask(self, record: bytes) -> Reject | Welcome:
         """Send a record and return the handshake message that answers it."""
         self.say(record)
