@@ -13,7 +13,7 @@ import pytest
 from turnlane.api import AdapterError, Batch, DatagramSocket, Secret, Stage, TurnlaneError
 from turnlane.net.dtls import AssociationClosed, DtlsAssociation
 from turnlane.net.dtls_server import DtlsServer
-from turnlane.net.identity import Identity
+from turnlane.net.identity import Identity, Pin
 from turnlane.net.system import SocketAddress
 from turnlane.proto.frames import Datagram, datagram_flow
 from turnlane.proto.hello import EXPORTER_LABEL, EXPORTER_SIZE, HelloParameters
@@ -32,15 +32,24 @@ def identity() -> Identity:
     return Identity.generate(0.0)
 
 
+@pytest.fixture
+def server_pin() -> Pin:
+    """The pin of every server here."""
+    return identity().pin
+
+
 class Wires:
     """What stands in for the listening socket: datagrams for each address, as they were sent."""
 
     def __init__(self) -> None:
         self.dropped = 0
         self.boxes: dict[SocketAddress, list[bytes]] = {}
+        self.news = anyio.Event()
 
     def send(self, data: bytes, address: SocketAddress) -> None:
         self.boxes.setdefault(address, []).append(data)
+        self.news.set()
+        self.news = anyio.Event()
 
     def take(self, address: SocketAddress) -> list[bytes]:
         return self.boxes.pop(address, [])
