@@ -11,19 +11,16 @@ import pytest
 from OpenSSL import SSL
 
 from turnlane.api import Secret, Stage, TurnlaneError
-from turnlane.net.dtls import DtlsAssociation, HandshakeCompleted, HandshakeFailed
-from turnlane.net.identity import Identity, Pin
+from turnlane.net.dtls import DtlsAssociation
+from turnlane.net.identity import Identity
 from turnlane.proto.frames import Drain, SessionProtocolError, parse_untrusted
 from turnlane.proto.hello import (
     EXPORTER_LABEL,
     EXPORTER_SIZE,
-    HelloParameters,
     Reject,
     Welcome,
     WelcomeTerms,
-    build_hello,
     build_welcome,
-    parse_message_untrusted,
     token_key,
 )
 from turnlane.proto.lane_client import LaneClient
@@ -34,6 +31,7 @@ from turnlane.runtime.profiles import PeerMode
 from turnlane.telemetry.redaction import find_leaks
 from turnlane_lab.stand import Stand
 from turnlane_tests.local_peers import EventLog, local_peers
+from turnlane_tests.stranger import stranger
 from turnlane_tests.timeouts import shorten
 
 pytestmark = pytest.mark.anyio
@@ -48,91 +46,6 @@ CIPHERS = b"ECDHE-ECDSA-AES128-GCM-SHA256"
 
 VERSION_OFFSET = 8
 """Where the version stands in a hello, after `turnlane`."""
-
-
-class Stranger:
-    """A DTLS client straight to the server that may say what ours never would."""
-
-    def __init__(self, server: tuple[str, int], pin: Pin | None = None) -> None:
-        self.association = DtlsAssociation.client(pin=pin)
-        self.records: list[bytes] = []
-        self.failed: HandshakeFailed | None = None
-        self.ready = False
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._socket.connect(server)
-
-    @property
-    def exporter(self) -> bytes:
-        return self.association.export(EXPORTER_LABEL, EXPORTER_SIZE)
-
-    def hello(
-        self,
-        session_id: bytes = b"stranger" * 2,
-        *,
-        token: Secret[bytes] | None = None,
-        secret: Secret[bytes] | None = None,
-    ) -> bytes:
-        parameters = HelloParameters(session_id=session_id, lane=0, lanes=1)
-        return build_hello(parameters, exporter=self.exporter, token=token, session_secret=secret)
-
-    async def shake_hands(self) -> None:
-        self.association.start(anyio.current_time())
-        await self._until(lambda: self.ready or self.failed is not None)
-
-    async def ask(self, record: bytes) -> Reject | Welcome:
-        """Send a record and return the handshake message that answers it."""
-        self.say(record)
-        await self._until(lambda: bool(self.records))
-        message = parse_message_untrusted(self.records.pop(0))
-        assert isinstance(message, Reject | Welcome)
-        return message
-
-    def say(self, record: bytes) -> None:
-        self._socket.send(self.association.encrypt(record))
-
-    async def hear(self, fits: Callable[[bytes], bool]) -> None:
-        await self._until(lambda: any(map(fits, self.records)))
-
-    def close(self) -> None:
-        self.association.close()
-        self._flush()
-        self._socket.close()
-
-    async def _until(self, holds: Callable[[], bool]) -> None:
-        with anyio.fail_after(LIMIT):
-            self._flush()
-            while not holds():
-                with anyio.CancelScope(deadline=self.association.get_timer() or float("inf")):
-                    await anyio.wait_readable(self._socket)
-                now = anyio.current_time()
-                try:
-                    self.records += self.association.receive_datagram(
-                        self._socket.recv(65_535), now
-                    )
-                except BlockingIOError:
-                    self.association.handle_timer(now)
-                while (event := self.association.next_event()) is not None:
-                    self.ready = self.ready or isinstance(event, HandshakeCompleted)
-                    if isinstance(event, HandshakeFailed):
-                        self.failed = event
-                self._flush()
-
-    def _flush(self) -> None:
-        for datagram in self.association.datagrams_to_send():
-            self._socket.send(datagram)
-
-
-@asynccontextmanager
-async def stranger(stand: Stand) -> AsyncIterator[Stranger]:
-    """Shake hands with the server of `stand`."""
-    made = Stranger(stand.server.listen, stand.server.pin)
-    try:
-        await made.shake_hands()
-        assert made.ready
-        yield made
-    finally:
-        made.close()
 
 
 def link_of(stand: Stand) -> PeerLink:

@@ -154,9 +154,10 @@ async def test_a_startup_that_is_cancelled_at_any_stage_gives_everything_back(
         assert not tunnel.told(SessionReady)
         assert open_files() == before
         await relay.until(lambda: relay.given_back, "the return of the allocation", timeout=2.0)
-        # At turn_allocate either may be: cancelling and allocating are two tasks.
-        if stage is not Stage.TURN_ALLOCATE:
-            assert bool(relay.allocations) == (stage in AFTER_ALLOCATION)
+        # Before, either may be: cancelling and starting are two tasks, and what does not have to
+        # wait, such as dialling over UDP, may be done before the cancellation arrives.
+        if stage in AFTER_ALLOCATION:
+            assert relay.allocations
 
 
 @EACH_BACKEND

@@ -1,69 +1,329 @@
-"""The driver of one allocation: what it does on its way out."""
+"""The driver of one allocation, with a relay that answers as a test tells it to."""
 
 from collections.abc import Callable
+from secrets import token_bytes
+from typing import Any
 
 import anyio
 import pytest
 
-from turnlane.api import Stage, TransportError
-from turnlane.net.relayed_path import RelayedPath
-from turnlane.proto.stun import MessageClass, build, parse_untrusted
+from turnlane.api import (
+    Credentials,
+    RelayEndpoint,
+    RelayTransport,
+    Secret,
+    Stage,
+    TransportError,
+)
+from turnlane.net import relayed_path as module
+from turnlane.net.relay_wire import BrokenWireError
+from turnlane.net.relayed_path import MAX_ALTERNATES, PathSettings, RelayedPath, relayed_path
+from turnlane.proto.stun import MessageClass, Method, build, parse_untrusted
 from turnlane.proto.turn_client import TurnClient
 
 pytestmark = pytest.mark.anyio
 
 PEER = ("192.0.2.1", 56000)
+RELAYED = ("192.0.2.9", 40000)
+
+Answer = Callable[[bytes], bytes | None]
 
 
 class ScriptedWire:
     """A wire whose far end answers each message with what `answer` makes of it."""
 
-    reliable = False
     dropped = 0
-    refused = 0
 
-    def __init__(self, answer: Callable[[bytes], bytes | None]) -> None:
+    def __init__(self, answer: Answer, *, reliable: bool = False) -> None:
+        self.reliable = reliable
+        self.refused = ""
+        self.sent: list[bytes] = []
+        self.closed = False
+        self.broken: BrokenWireError | None = None
         self._answer = answer
         self._waiting: list[bytes] = []
+        self._something = anyio.Event()
 
     def write(self, message: bytes, *, droppable: bool = True) -> bool:
+        self.sent.append(message)
         answered = self._answer(message)
         if answered is not None:
-            self._waiting.append(answered)
+            self.arrive(answered)
         return True
 
+    def arrive(self, data: bytes) -> None:
+        self._waiting.append(data)
+        self._something.set()
+
     def read(self) -> list[bytes]:
+        if self.broken is not None:
+            raise self.broken
         taken, self._waiting = self._waiting, []
+        self._something = anyio.Event()
         return taken
 
     async def wait(self) -> None:
-        if not self._waiting:
-            await anyio.sleep_forever()
+        await self._something.wait()
 
     def close(self) -> None:
-        """Nothing to release."""
+        self.closed = True
 
 
-def refuse(message: bytes) -> bytes:
+def error(code: int, **attributes: object) -> Answer:
+    def answer(message: bytes) -> bytes:
+        request = parse_untrusted(message)
+        return build(
+            request.method,
+            MessageClass.ERROR,
+            request.transaction_id,
+            {"ERROR-CODE": (code, "Because"), **attributes},
+        )
+
+    return answer
+
+
+def grant(message: bytes) -> bytes | None:
+    """Give everything that is asked for, and keep quiet about payload."""
+    if message[0] & 0xC0:
+        return None
     request = parse_untrusted(message)
-    return build(
-        request.method,
-        MessageClass.ERROR,
-        request.transaction_id,
-        {"ERROR-CODE": (508, "Insufficient Capacity")},
-    )
+    if request.message_class is not MessageClass.REQUEST:
+        return None
+    granted: dict[str, Any] = {}
+    if request.method in (Method.ALLOCATE, Method.REFRESH):
+        granted["LIFETIME"] = request.attributes["LIFETIME"]
+    if request.method is Method.ALLOCATE:
+        granted["XOR-RELAYED-ADDRESS"] = RELAYED
+    return build(request.method, MessageClass.RESPONSE, request.transaction_id, granted)
+
+
+def methods(wire: ScriptedWire) -> list[Method]:
+    return [parse_untrusted(message).method for message in wire.sent if not message[0] & 0xC0]
+
+
+def path_on(wire: ScriptedWire, peer: tuple[str, int] = PEER) -> RelayedPath:
+    client = TurnClient("user", "password", reliable=wire.reliable, random_bytes=token_bytes)
+    return RelayedPath(wire, client, peer)
 
 
 async def test_an_allocation_that_was_refused_is_not_waited_for_on_the_way_out() -> None:
-    client = TurnClient("user", "password", reliable=False, random_bytes=bytes)
-    path = RelayedPath(ScriptedWire(refuse), client, PEER)
+    path = path_on(ScriptedWire(error(508)))
     with pytest.raises(TransportError) as caught:
         await path.allocate()
     assert (caught.value.stage, caught.value.code) == (
         Stage.TURN_ALLOCATE,
         "turn_insufficient_capacity",
     )
-    assert caught.value.message == "the relay answered 508 Insufficient Capacity"
+    assert caught.value.message == "the relay answered 508 Because"
     began = anyio.current_time()
     await path.release()
     assert anyio.current_time() - began < 1.0
+
+
+async def test_a_path_carries_datagrams_and_gives_its_allocation_back() -> None:
+    wire = ScriptedWire(grant)
+    path = path_on(wire)
+    await path.allocate()
+    await path.permit()
+    assert path.relayed == RELAYED
+    assert path.send(b"payload")
+    assert wire.sent[-1].endswith(b"payload\0") or wire.sent[-1].endswith(b"payload")
+    wire.arrive(
+        build(
+            Method.DATA,
+            MessageClass.INDICATION,
+            bytes(12),
+            {"XOR-PEER-ADDRESS": PEER, "DATA": b"reply"},
+        )
+    )
+    assert path.read(anyio.current_time()) == [b"reply"]
+    await path.release()
+    assert methods(wire)[-1] is Method.REFRESH
+    assert parse_untrusted(wire.sent[-1]).attributes["LIFETIME"] == 0
+
+
+@pytest.mark.parametrize("stage", [Stage.TURN_ALLOCATE, Stage.PEER_SETUP, Stage.FORWARDING_LOOP])
+async def test_a_wire_that_breaks_is_told_with_the_stage_that_it_ended(stage: Stage) -> None:
+    wire = ScriptedWire(grant)
+    path = path_on(wire)
+
+    def break_at(reached: Stage) -> None:
+        if reached is stage:
+            wire.broken = BrokenWireError("turn_socket_failed", "broken", "mend it")
+
+    async def use() -> None:
+        break_at(Stage.TURN_ALLOCATE)
+        await path.allocate()
+        break_at(Stage.PEER_SETUP)
+        await path.permit()
+        path.stage = Stage.FORWARDING_LOOP
+        break_at(Stage.FORWARDING_LOOP)
+        path.read(anyio.current_time())
+
+    with pytest.raises(TransportError) as caught:
+        await use()
+    failure = caught.value
+    assert (failure.stage, failure.code) == (stage, "turn_socket_failed")
+    assert (failure.message, failure.advice) == ("broken", "mend it")
+    await path.release()
+
+
+@pytest.mark.parametrize(
+    ("refused", "code"), [("", "turn_timeout"), ("Connection refused", "turn_unreachable")]
+)
+async def test_a_relay_that_is_silent_is_told_with_what_the_network_says(
+    refused: str, code: str
+) -> None:
+    wire = ScriptedWire(lambda _: None)
+    wire.refused = refused
+    path = path_on(wire)
+    path._client.start(anyio.current_time())
+    with pytest.raises(TransportError) as caught:
+        await path._until(lambda: False, 0.01)
+    assert caught.value.code == code
+    assert refused in caught.value.message
+
+
+async def test_an_answer_that_is_of_no_use_is_not_called_a_timeout() -> None:
+    path = path_on(ScriptedWire(lambda _: b"\xff" * 40, reliable=True))
+    with pytest.raises(TransportError) as caught:
+        await path.allocate()
+    assert caught.value.code == "turn_no_usable_answer"
+    assert "cannot be followed" in caught.value.message
+
+
+async def test_a_datagram_too_large_for_an_indication_is_dropped_and_counted() -> None:
+    path = path_on(ScriptedWire(lambda _: None), ("2001:db8::1", 56000))
+    assert not path.send(bytes(65_527))
+    assert path.too_large == 1
+    assert path.send(bytes(1200))
+
+
+async def test_a_wait_that_is_hurried_ends_sooner_and_never_later() -> None:
+    path = path_on(ScriptedWire(lambda _: None))
+    path.hurry(0.0)  # nobody waits: nothing happens
+    for deadline in (None, anyio.current_time() + 60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(path.wait, deadline)
+            await anyio.wait_all_tasks_blocked()
+            path.hurry(anyio.current_time() + 1000)
+            path.hurry(anyio.current_time())
+            with anyio.fail_after(5):
+                while path._scope is not None:
+                    await anyio.lowlevel.checkpoint()
+
+
+# Dialling, redirection and release.
+
+
+def settings(transport: RelayTransport = RelayTransport.UDP, host: str = "relay.example") -> Any:
+    endpoint = RelayEndpoint(host, 3478, transport)
+    credentials = Credentials((endpoint,), Secret("user"), Secret("password"))
+    return PathSettings(endpoint, credentials, *PEER, random_bytes=token_bytes)
+
+
+class Dialled:
+    """Stands in for `dial`: gives wires that answer as told, and remembers them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: Answer) -> None:
+        self.endpoints: list[RelayEndpoint] = []
+        self.wires: list[ScriptedWire] = []
+        self._answers = list(answers)
+        monkeypatch.setattr(module, "dial", self)
+
+    async def __call__(self, endpoint: RelayEndpoint, **_: object) -> ScriptedWire:
+        self.endpoints.append(endpoint)
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        self.wires.append(ScriptedWire(answer))
+        return self.wires[-1]
+
+
+async def test_a_relay_that_sends_elsewhere_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = error(300, **{"ALTERNATE-SERVER": ("192.0.2.7", 3479)})
+    dialled = Dialled(monkeypatch, away, grant)
+    stages: list[Stage] = []
+    async with relayed_path(settings(RelayTransport.TLS), stages.append) as path:
+        assert path.relayed == RELAYED
+    first, second = dialled.endpoints
+    assert (second.host, second.port, second.transport) == ("192.0.2.7", 3479, first.transport)
+    # The certificate is still to bear the name of the relay that was asked for.
+    assert second.server_name == "relay.example"
+    assert [wire.closed for wire in dialled.wires] == [True, True]
+    assert methods(dialled.wires[0]) == [Method.ALLOCATE], "there was nothing to give back"
+    assert methods(dialled.wires[1])[-1] is Method.REFRESH
+    assert stages == [
+        *(Stage.TURN_DIAL, Stage.TURN_ALLOCATE),
+        *(Stage.TURN_DIAL, Stage.TURN_ALLOCATE, Stage.PEER_SETUP),
+    ]
+
+
+async def test_the_name_that_an_alternate_server_is_said_to_have_is_verified(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    away = error(300, **{"ALTERNATE-SERVER": ("192.0.2.7", 3479), "ALTERNATE-DOMAIN": "b.example"})
+    dialled = Dialled(monkeypatch, away, grant)
+    async with relayed_path(settings(RelayTransport.TLS), lambda _: None):
+        pass
+    assert dialled.endpoints[1].server_name == "b.example"
+
+
+async def test_relays_that_send_to_each_other_are_not_followed_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dialled = Dialled(monkeypatch, error(300, **{"ALTERNATE-SERVER": ("192.0.2.7", 3479)}))
+    with pytest.raises(TransportError) as caught:
+        async with relayed_path(settings(), lambda _: None):
+            raise AssertionError("there is no allocation")
+    assert (caught.value.stage, caught.value.code) == (
+        Stage.TURN_ALLOCATE,
+        "turn_alternate_server",
+    )
+    assert len(dialled.wires) == MAX_ALTERNATES + 1
+    assert all(wire.closed for wire in dialled.wires)
+
+
+async def test_what_its_user_raises_passes_and_the_allocation_is_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dialled = Dialled(monkeypatch, grant)
+    with pytest.raises(ZeroDivisionError):
+        async with relayed_path(settings(), lambda _: None):
+            raise ZeroDivisionError
+    (wire,) = dialled.wires
+    assert methods(wire)[-1] is Method.REFRESH
+    assert wire.closed
+
+
+async def test_a_cancelled_user_waits_for_a_silent_relay_within_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    silent = False
+
+    def answer(message: bytes) -> bytes | None:
+        return None if silent else grant(message)
+
+    dialled = Dialled(monkeypatch, answer)
+    with anyio.fail_after(module.RELEASE_TIMEOUT + 1), anyio.CancelScope() as scope:
+        async with relayed_path(settings(), lambda _: None):
+            silent = True
+            scope.cancel()
+            await anyio.sleep_forever()
+    (wire,) = dialled.wires
+    assert methods(wire).count(Method.REFRESH) > 1, "it was asked more than once"
+    assert wire.closed
+
+
+async def test_a_peer_that_the_relay_forbids_ends_the_path_and_gives_the_allocation_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def answer(message: bytes) -> bytes | None:
+        peers = (Method.CREATE_PERMISSION, Method.CHANNEL_BIND)
+        refused = parse_untrusted(message).method in peers
+        return error(403)(message) if refused else grant(message)
+
+    dialled = Dialled(monkeypatch, answer)
+    with pytest.raises(TransportError) as caught:
+        async with relayed_path(settings(), lambda _: None):
+            raise AssertionError("there is no way to the peer")
+    assert (caught.value.stage, caught.value.code) == (Stage.PEER_SETUP, "turn_forbidden")
+    assert methods(dialled.wires[0])[-1] is Method.REFRESH

@@ -1,5 +1,6 @@
 """Batched UDP sockets, on real loopback sockets and both backends."""
 
+import errno
 import socket
 
 import anyio
@@ -9,6 +10,7 @@ from turnlane.api import AdapterError, Batch, Stage
 from turnlane.net.udp import (
     MAX_FLOW,
     BoundUdpSocket,
+    ConnectedUdpSocket,
     ListeningUdpSocket,
     PeerTable,
     SocketContext,
@@ -91,8 +93,6 @@ async def test_a_peer_that_refuses_does_not_break_the_socket() -> None:
     batch.append(b"x")
     try:
         connected.send(batch)  # the ICMP answer to this is the error of a later call
-        with anyio.move_on_after(0.2):
-            await connected.receive(Batch())
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as back:
             back.bind(address)
             back.connect(connected.local_address)
@@ -100,8 +100,47 @@ async def test_a_peer_that_refuses_does_not_break_the_socket() -> None:
             with anyio.fail_after(5):
                 await connected.receive(batch)
         assert bytes(batch.packet(0)) == b"here again"
+        assert connected.refused == 1
     finally:
         connected.close()
+
+
+class TroubledSocket:
+    """A connected socket whose calls come to what a test wants, one after the other."""
+
+    def __init__(self, *outcomes: bytes | int) -> None:
+        self._outcomes = list(outcomes)
+
+    def getsockname(self) -> tuple[str, int]:
+        return "127.0.0.1", 1
+
+    def recv_into(self, buffer: memoryview) -> int:
+        outcome = self._outcomes.pop(0) if self._outcomes else errno.EAGAIN
+        if isinstance(outcome, int):
+            raise OSError(outcome, "trouble")
+        buffer[: len(outcome)] = outcome
+        return len(outcome)
+
+
+@pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.EMSGSIZE])
+async def test_what_icmp_says_of_a_datagram_does_not_break_the_socket(number: int) -> None:
+    connected = ConnectedUdpSocket(TroubledSocket(number, b"one", number, b"two"), 1)  # type: ignore[arg-type]
+    batch = Batch()
+    for expected in (b"one", b"two"):
+        await connected.receive(batch)
+        assert [bytes(packet) for packet in batch] == [expected]
+    assert connected.refused == 2
+
+
+async def test_a_socket_that_is_broken_for_good_is_told_with_its_reason() -> None:
+    connected = ConnectedUdpSocket(TroubledSocket(errno.ENETDOWN), 1)  # type: ignore[arg-type]
+    with pytest.raises(AdapterError) as caught:
+        await connected.receive(Batch())
+    assert (caught.value.stage, caught.value.code) == (
+        Stage.FORWARDING_LOOP,
+        "local_socket_failed",
+    )
+    assert "Network is down" in caught.value.message
 
 
 async def test_errors_name_the_stage_and_what_to_do() -> None:

@@ -1,10 +1,11 @@
-"""The server's main port without a socket: its DTLS, its peers, and clients that speak to it."""
+"""A server's ports without a socket: their DTLS, their peers, and clients that speak to them."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from secrets import token_bytes
+from typing import Any, Generic, TypeVar
 
 import anyio
 import pytest
@@ -12,12 +13,13 @@ import pytest
 from turnlane.api import AdapterError, Batch, DatagramSocket, Secret, Stage, TurnlaneError
 from turnlane.net.dtls import AssociationClosed, DtlsAssociation
 from turnlane.net.dtls_server import DtlsServer
-from turnlane.net.identity import Identity
+from turnlane.net.identity import Identity, Pin
 from turnlane.net.system import SocketAddress
 from turnlane.proto.frames import Datagram, datagram_flow
 from turnlane.proto.hello import EXPORTER_LABEL, EXPORTER_SIZE, HelloParameters
 from turnlane.proto.lane_client import LaneClient
 from turnlane.proto.lane_events import ClientEvent, LaneEstablished
+from turnlane.relay.legacy_peers import LegacyPeers
 from turnlane.relay.listener import Listener
 from turnlane.relay.server_session import ServerSession
 from turnlane.relay.session_peers import SessionPeers, SessionTerms
@@ -30,15 +32,24 @@ def identity() -> Identity:
     return Identity.generate(0.0)
 
 
+@pytest.fixture
+def server_pin() -> Pin:
+    """The pin of every server here."""
+    return identity().pin
+
+
 class Wires:
     """What stands in for the listening socket: datagrams for each address, as they were sent."""
 
     def __init__(self) -> None:
         self.dropped = 0
         self.boxes: dict[SocketAddress, list[bytes]] = {}
+        self.news = anyio.Event()
 
     def send(self, data: bytes, address: SocketAddress) -> None:
         self.boxes.setdefault(address, []).append(data)
+        self.news.set()
+        self.news = anyio.Event()
 
     def take(self, address: SocketAddress) -> list[bytes]:
         return self.boxes.pop(address, [])
@@ -120,24 +131,19 @@ class Told:
         self.failed.append((flow, error.code))
 
 
-class Port:
-    """The main port of a server. Time is `now`, which tests move; flows read the real clock."""
+P = TypeVar("P", SessionPeers, LegacyPeers)
 
-    def __init__(self, tasks: anyio.abc.TaskGroup, terms: SessionTerms) -> None:
+
+class Port(Generic[P]):
+    """A port of a server. Time is `now`, which tests move; flows read the real clock."""
+
+    def __init__(self, make_peers: Callable[["Port[P]"], P]) -> None:
         self.now = anyio.current_time()
         self.wires = Wires()
         self.told = Told()
         self.upstream = Upstream()
         self.dtls = DtlsServer(identity(), random_bytes=token_bytes)
-        self.peers = SessionPeers(
-            terms,
-            self.dtls,
-            self.upstream,
-            tasks,
-            transmit=self.wires.send,
-            observer=self.told,
-            random_bytes=token_bytes,
-        )
+        self.peers = make_peers(self)
         self.listener = Listener(self.wires, self.dtls, self.peers, self.told)  # type: ignore[arg-type]
 
     def client(self, number: int = 1) -> "PortClient":
@@ -145,6 +151,7 @@ class Port:
         return PortClient(self, ("198.51.100.1", number))
 
     def session(self, session_id: bytes) -> ServerSession:
+        assert isinstance(self.peers, SessionPeers)
         return self.peers.sessions[session_id]
 
     def tick(self, seconds: float = 0.0) -> None:
@@ -158,7 +165,7 @@ class Port:
 class PortClient:
     """One lane of a client at one address."""
 
-    def __init__(self, port: Port, address: SocketAddress) -> None:
+    def __init__(self, port: Port[Any], address: SocketAddress) -> None:
         self.port = port
         self.address = address
         self.association = DtlsAssociation.client(pin=identity().pin)
@@ -166,6 +173,7 @@ class PortClient:
         self.events: list[ClientEvent] = []
         self.ends: list[AssociationClosed] = []
         self.payloads: list[tuple[int, bytes]] = []
+        self.raw: list[bytes] = []
         self.secret: Secret[bytes] | None = None
 
     def handshake(self) -> "PortClient":
@@ -207,16 +215,16 @@ class PortClient:
 
     def send(self, flow: int, *payloads: bytes) -> None:
         """Send datagrams of one flow."""
-        self.deliver(
-            self.association.encrypt(Datagram(flow, memoryview(payload)).encode())
-            for payload in payloads
-        )
+        self.send_raw(*(Datagram(flow, memoryview(payload)).encode() for payload in payloads))
+
+    def send_raw(self, *records: bytes) -> None:
+        """Send records as they are, in one burst."""
+        self.deliver(map(self.association.encrypt, records))
         self.settle()
 
-    def deliver(self, datagrams: "object") -> None:
+    def deliver(self, datagrams: Iterable[bytes]) -> None:
         """Hand datagrams to the port as one burst."""
-        burst = [(data, self.address) for data in datagrams]  # type: ignore[attr-defined]
-        self.port.listener.take(burst, self.port.now)
+        self.port.listener.take([(data, self.address) for data in datagrams], self.port.now)
 
     def outgoing(self) -> list[bytes]:
         """Give up what the client's machines want to send."""
@@ -246,6 +254,7 @@ class PortClient:
         self.settle()
 
     def _receive(self, record: bytes) -> None:
+        self.raw.append(record)
         flow = datagram_flow(record)
         if flow >= 0:
             self.payloads.append((flow, record[4:]))
@@ -262,11 +271,8 @@ class PortClient:
                 self.secret = told.session_secret
 
 
-OpenPort = Callable[..., AbstractAsyncContextManager[Port]]
-
-
 @pytest.fixture
-def open_port() -> OpenPort:
+def open_port() -> Callable[..., AbstractAsyncContextManager[Port[SessionPeers]]]:
     """Give `async with open_port(max_sessions=1) as port`: fields of `SessionTerms`, changed."""
 
     @asynccontextmanager
@@ -276,10 +282,44 @@ def open_port() -> OpenPort:
         hello_timeout: float = 5.0,
         idle_timeout: float = 1800.0,
         max_sessions: int = 8,
-    ) -> AsyncIterator[Port]:
+    ) -> AsyncIterator[Port[SessionPeers]]:
         terms = SessionTerms(token, hello_timeout, idle_timeout, max_sessions, 16_000)
         async with anyio.create_task_group() as tasks:
-            port = Port(tasks, terms)
+            port: Port[SessionPeers] = Port(
+                lambda port: SessionPeers(
+                    terms,
+                    port.dtls,
+                    port.upstream,
+                    tasks,
+                    transmit=port.wires.send,
+                    observer=port.told,
+                    random_bytes=token_bytes,
+                )
+            )
+            yield port
+            port.peers.close(port.now)
+            tasks.cancel_scope.cancel()
+
+    return opened
+
+
+@pytest.fixture
+def open_legacy_port() -> Callable[..., AbstractAsyncContextManager[Port[LegacyPeers]]]:
+    """Give `async with open_legacy_port(idle_timeout=1.0) as port`."""
+
+    @asynccontextmanager
+    async def opened(*, idle_timeout: float = 1800.0) -> AsyncIterator[Port[LegacyPeers]]:
+        async with anyio.create_task_group() as tasks:
+            port: Port[LegacyPeers] = Port(
+                lambda port: LegacyPeers(
+                    port.dtls,
+                    port.upstream,
+                    tasks,
+                    idle_timeout=idle_timeout,
+                    transmit=port.wires.send,
+                    observer=port.told,
+                )
+            )
             yield port
             port.peers.close(port.now)
             tasks.cancel_scope.cancel()

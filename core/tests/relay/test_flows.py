@@ -22,10 +22,13 @@ class LoopSocket:
         self.flow = flow
         self.taken: list[bytes] = []
         self.closed = False
+        self.failure: AdapterError | None = None
         self._send, self._receive = anyio.create_memory_object_stream[bytes](1000)
 
     async def receive(self, batch: Batch) -> None:
         packet = await self._receive.receive()
+        if self.failure is not None:
+            raise self.failure
         batch.clear()
         batch.append(packet, self.flow)
 
@@ -118,6 +121,81 @@ async def test_what_waits_for_an_upstream_is_bounded_and_counted() -> None:
         assert bench.table.dropped == 5
 
 
+async def test_the_bytes_that_wait_for_upstreams_are_bounded_over_all_flows() -> None:
+    async with running(limit=100) as bench:
+        bench.upstream.open = anyio.Event()
+        large = bytes(60_000)
+        for flow in range(20):
+            bench.send(flow, large)
+        fitting = flows.MAX_QUEUED_BYTES // len(large)
+        assert bench.table.dropped == 20 - fitting
+        # What was waited for, and what is given up, makes room again.
+        bench.upstream.open.set()
+        await anyio.wait_all_tasks_blocked()
+        assert sum(len(socket.taken) for socket in bench.upstream.sockets.values()) == fitting
+        assert bench.table._queued_bytes == 0
+        bench.upstream.open = anyio.Event()
+        bench.send(50, large)
+        bench.table.close()
+        assert bench.table._queued_bytes == 0
+
+
+async def test_a_flow_that_gives_way_before_its_upstream_is_open_sends_nothing() -> None:
+    async with running(limit=1) as bench:
+        bench.send(1, b"too late")
+        bench.send(2, b"in time")  # within the same turn: the first one's task has not begun
+        await anyio.wait_all_tasks_blocked()
+        assert bench.upstream.sockets[2].taken == [b"in time"]
+        assert 1 not in bench.upstream.sockets or bench.upstream.sockets[1].taken == []
+        assert len(bench.table) == 1
+
+
+async def test_a_reply_that_is_under_way_when_its_flow_gives_way_is_not_delivered() -> None:
+    async with running(limit=1) as bench:
+        bench.send(1, b"a")
+        await anyio.wait_all_tasks_blocked()
+        bench.replies.clear()
+        bench.send(1, b"b")  # its echo is there, and its flow's task has not run yet
+        bench.send(2, b"c")
+        await anyio.wait_all_tasks_blocked()
+        assert bench.replies == [(2, b"c")]
+        assert bench.upstream.sockets[1].closed
+
+
+async def test_a_flow_whose_upstream_failed_is_tried_again_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running() as bench:
+        bench.upstream.failing = True
+        bench.send(1, b"lost")
+        await anyio.wait_all_tasks_blocked()
+        bench.upstream.failing = False
+        bench.send(1, b"too soon")
+        monkeypatch.setattr(flows, "RETRY_AFTER", 0.0)
+        bench.send(1, b"again")
+        await anyio.wait_all_tasks_blocked()
+        assert bench.upstream.sockets[1].taken == [b"again"]
+        assert (bench.table.dropped, len(bench.table)) == (2, 1)
+
+
+async def test_an_upstream_that_breaks_is_told_and_opened_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(flows, "RETRY_AFTER", 0.0)
+    async with running() as bench:
+        bench.send(1, b"a")
+        await anyio.wait_all_tasks_blocked()
+        broken = bench.upstream.sockets[1]
+        broken.failure = AdapterError(Stage.FORWARDING_LOOP, "local_socket_failed", "down")
+        bench.send(1, b"b")
+        await anyio.wait_all_tasks_blocked()
+        assert broken.closed
+        assert bench.failures == [(1, "local_socket_failed")]
+        bench.send(1, b"c")
+        await anyio.wait_all_tasks_blocked()
+        assert bench.upstream.sockets[1].taken == [b"c"]
+
+
 async def test_each_flow_has_one_socket_of_its_own() -> None:
     async with running() as bench:
         for _ in range(3):
@@ -149,7 +227,7 @@ async def test_a_failing_upstream_is_told_once_and_not_dialled_for_every_packet(
         await anyio.wait_all_tasks_blocked()
         assert bench.failures == [(1, "upstream_unreachable")]
         assert bench.upstream.attempts == 2
-        assert bench.table.dropped == 4
+        assert bench.table.dropped == 5
         assert bench.replies == [(2, b"fine")]
 
 

@@ -230,9 +230,9 @@ async def test_the_lanes_that_replies_leave_by_are_remembered_within_a_bound(
         client = port.client().join(ONE)
         for flow in range(10):
             client.send(flow, b"x")
+            await settled()
         session = port.session(ONE)
         assert sorted(session._return_lane) == [7, 8, 9]
-        await settled()
         # A reply to a flow whose lane was forgotten still finds one, and brings nothing back in.
         # Flows open in any order.
         (upstream,) = (each for each in port.upstream.sockets if each.flow == 0)
@@ -263,6 +263,17 @@ async def test_a_session_that_carries_nothing_ends_and_its_client_is_told(open_p
         assert port.upstream.sockets[0].closed
         assert port.told.lost == [(0, "idle")]
         assert port.dtls.association_count == 0
+
+
+async def test_a_session_that_carries_something_now_and_then_lives_on(open_port: Any) -> None:
+    async with open_port(idle_timeout=10.0) as port:
+        client = port.client().join(ONE)
+        for _ in range(5):
+            port.tick(9.0)
+            client.settle()
+            client.send(1, b"x")
+        assert list(port.peers.sessions) == [ONE]
+        assert port.told.lost == []
 
 
 async def test_a_lane_that_falls_silent_is_let_go_and_its_session_waits(open_port: Any) -> None:

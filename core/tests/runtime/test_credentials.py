@@ -1,12 +1,21 @@
 """Credentials: kept while good, resolved again in time, and which endpoint of them is used."""
 
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 import msgspec
 import pytest
 
-from turnlane.api import ProviderDescriptor, RelayEndpoint, RelayTransport, Renewal, Secret
+from turnlane.api import (
+    Credentials,
+    ProviderDescriptor,
+    ProviderError,
+    RelayEndpoint,
+    RelayTransport,
+    Renewal,
+    Secret,
+)
 from turnlane.runtime.credentials import CredentialSource, choose_endpoint
 from turnlane.telemetry import REDACTOR
 
@@ -21,8 +30,14 @@ TLS = RelayEndpoint("tls.example", 5349, RelayTransport.TLS)
 def source(resolver, profile):
     """Return a function that makes the credentials of a session."""
 
-    def source(*, renewable: bool = True, **more: Any) -> CredentialSource:
-        return CredentialSource(profile(**more), resolver(renewable=renewable))
+    def source(
+        *,
+        renewable: bool = True,
+        on_renewed: Callable[[Credentials], None] | None = None,
+        **more: Any,
+    ) -> CredentialSource:
+        made = resolver(renewable=renewable)
+        return CredentialSource(profile(**more), made, on_renewed=on_renewed)
 
     return source
 
@@ -120,3 +135,15 @@ def test_the_endpoint_of_a_session(
     credentials = good(*endpoints).credentials
     described = ProviderDescriptor("acme", "Acme", "A provider.", "acme:Acme")
     assert choose_endpoint(credentials, described, transport, host, port) == chosen
+
+
+async def test_what_is_resolved_for_use_is_told_each_time(scripted, source, good) -> None:
+    told: list[Credentials] = []
+    scripted.script = [good(), ProviderError("down", "down"), good(name="fresh")]
+    credentials = source(on_renewed=told.append)
+    first = await credentials.get()
+    with pytest.raises(ProviderError):
+        await credentials.get(refused=first)
+    fresh = await credentials.get(refused=first)
+    await credentials.get()
+    assert told == [first, fresh]

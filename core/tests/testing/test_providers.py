@@ -26,14 +26,13 @@ pytestmark = pytest.mark.anyio
 
 FAULTS: dict[str, list[str]] = {
     "class_is_importable": ["NeedsMore", "NotAsync", "SilentAboutSettings"],
-    "resolves_the_link": ["WithoutEndpoint", "Crashing"],
+    "resolves_the_link": ["WithoutEndpoint", "Crashing", "NotJson"],
     "artifact_is_sound": [
         "OtherName",
         "NoStage",
         "WrongOutcome",
         "OtherAddress",
         "UnendingStages",
-        "NotJson",
         "Unstable",
     ],
     "refuses_bad_links": [

@@ -289,7 +289,7 @@ def test_what_is_not_toml_is_told_without_what_it_is(
 
     assert error.code == "invalid_config"
     assert f"document: {told}" in error.message
-    shown = f"{error} {error!r} {error.__cause__!r} {error.__context__!r}"
+    shown = f"{error} {error!r} {error.__cause__!r} {error.__context__!r} {error.__context__}"
     assert find_leaks(shown, ["planted-secret"]) == []
 
 

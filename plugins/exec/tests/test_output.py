@@ -321,7 +321,7 @@ def test_what_is_not_a_json_object_is_told_without_what_it_is(data: bytes, told:
 
     assert [each.field for each in error.violations] == ["document"]
     assert told in error.message
-    shown = f"{error} {error!r} {error.__cause__!r} {error.__context__!r}"
+    shown = f"{error} {error!r} {error.__cause__!r} {error.__context__!r} {error.__context__}"
     assert find_leaks(shown, ["planted-secret"]) == []
 
 
@@ -446,5 +446,6 @@ def test_no_refusal_repeats_what_was_printed(secret: str, place: str) -> None:
         return
     error = refused(data)
 
-    shown = f"{error} {error!r} {error.violations} {error.__cause__!r} {error.__context__!r}"
+    hidden = f"{error.__cause__!r} {error.__context__!r} {error.__context__}"
+    shown = f"{error} {error!r} {error.violations} {hidden}"
     assert find_leaks(shown, [secret]) == []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from turnlane.api import LinkError, ProviderError, Secret
@@ -182,7 +183,7 @@ async def test_a_program_that_does_not_start_is_told_without_its_path(
     error = caught.value
     assert (error.code, error.provider_stage) == (code, "run_command")
     assert "[commands.office] of exec.toml" in error.message
-    told = f"{error} {error!r} {error.__cause__!r} {error.__context__!r}"
+    told = f"{error} {error!r} {error.__cause__!r} {error.__context__!r} {error.__context__}"
     assert find_leaks(told, ["planted-program", "planted-interpreter"]) == []
 
 
@@ -330,12 +331,23 @@ async def test_a_command_that_was_cancelled_is_reaped(
         os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 it does not wait
 
 
-async def test_who_is_cancelled_while_it_starts_leaves_nothing(watch: Any) -> None:
-    code = FAMILY + "signal.pause()"
+async def test_who_is_cancelled_while_it_starts_leaves_nothing(
+    watch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Callable[..., Any] = anyio.open_process
+    scope = anyio.CancelScope()
 
-    with anyio.CancelScope() as scope:
+    async def interrupted(*arguments: Any, **options: Any) -> Any:
+        process = await real(*arguments, **options)
+        assert await watch.line() == b"x"
         scope.cancel()
-        await run(python(code, str(watch.path)), {})
+        await anyio.lowlevel.checkpoint()
+        return process
+
+    monkeypatch.setattr(anyio, "open_process", interrupted)
+
+    with scope:
+        await run(python(FAMILY + "signal.pause()", str(watch.path)), {})
 
     await watch.all_gone()
     assert scope.cancelled_caught

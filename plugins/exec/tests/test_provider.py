@@ -256,7 +256,8 @@ async def test_a_command_without_a_good_answer_fails_with_its_code_and_no_secret
         "result_kind": "provider_error",
         "provider_error": {"stage": stage, "code": code},
     }
-    told = f"{error} {error!r} {error.args} {error.__cause__!r} {error.__context__!r} {artifact}"
+    hidden = f"{error.__cause__!r} {error.__context__!r} {error.__context__}"
+    told = f"{error} {error!r} {error.args} {hidden} {artifact}"
     assert find_leaks(told, [*PLANTED, sys.executable]) == []
 
 

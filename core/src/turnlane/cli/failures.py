@@ -20,6 +20,7 @@ from contextlib import contextmanager
 import typer
 
 from turnlane.api import InternalError, PolicyError, Stage, TurnlaneError
+from turnlane.runtime.failures import innermost
 from turnlane.telemetry import REDACTOR
 
 MAX_ECHO = 20
@@ -73,7 +74,7 @@ def staged(stage: Callable[[], Stage]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        failure = _innermost(error)
+        failure = innermost(error)
         if isinstance(failure, TurnlaneError):
             raise failure from failure.__cause__
         raise InternalError(stage(), failure) from failure
@@ -82,7 +83,7 @@ def staged(stage: Callable[[], Stage]) -> Iterator[None]:
 def _told(error: BaseException, arguments: Sequence[str]) -> TurnlaneError:
     if isinstance(error, typer.TyperException):
         return _usage(error, arguments)
-    failure = _innermost(error)
+    failure = innermost(error)
     if isinstance(failure, TurnlaneError):
         return failure
     return InternalError(Stage.POLICY_VALIDATE, failure)
@@ -94,21 +95,6 @@ def _line(told: TurnlaneError) -> str:
     if _CODE.fullmatch(told.code) and text.startswith(head):
         return head + printable(text.removeprefix(head))
     return printable(text)
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """Return the failure inside an exception group, ours before any other; else `error` itself."""
-    leaves = list(_leaves(error))
-    ours = [leaf for leaf in leaves if isinstance(leaf, TurnlaneError)]
-    return (ours or leaves or [error])[0]
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
 
 
 def _usage(error: typer.TyperException, arguments: Sequence[str]) -> PolicyError:

@@ -14,6 +14,9 @@ from turnlane.api.errors import AdapterError
 MAX_QUEUED = 64
 """Packets that wait while a flow's upstream is being opened; more are dropped and counted."""
 
+MAX_QUEUED_BYTES = 1024 * 1024
+"""Bytes that wait for all upstreams of one table; more are dropped and counted."""
+
 RETRY_AFTER = 1.0
 """Seconds before a flow whose upstream failed is tried again; its packets are dropped meanwhile."""
 
@@ -33,7 +36,7 @@ class FlowTable:
     """The flows of one session (or of one legacy peer), bounded, least recently used out first.
 
     `deliver` is given each batch of replies, `on_failure` each flow whose upstream failed. All
-    flows share `replies`, which is used up before the next wait.
+    flows of all tables may share `replies`, which is used up before the next wait.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class FlowTable:
         self._replies = replies
         self._limit = limit
         self._flows: OrderedDict[int, Flow] = OrderedDict()
+        self._queued_bytes = 0
         self._closed = False
         self.dropped = 0
         self.evicted = 0
@@ -78,10 +82,12 @@ class FlowTable:
             self.dropped += len(batch) - flow.socket.send(batch)
             return
         for packet in batch:
-            if len(flow.queued) < MAX_QUEUED:
-                flow.queued.append(bytes(packet))
-            else:
+            size = len(packet)
+            if len(flow.queued) >= MAX_QUEUED or self._queued_bytes + size > MAX_QUEUED_BYTES:
                 self.dropped += 1
+                continue
+            flow.queued.append(bytes(packet))
+            self._queued_bytes += size
 
     def close(self) -> None:
         """Close every flow; nothing is sent or delivered any more."""
@@ -99,11 +105,20 @@ class FlowTable:
         return flow
 
     def _remove(self, flow: Flow) -> None:
-        if self._flows.get(flow.number) is flow:
+        if not self._is_gone(flow):
             del self._flows[flow.number]
         flow.scope.cancel()
+        self._take_queue(flow)
         if flow.socket is not None:
             flow.socket.close()
+
+    def _is_gone(self, flow: Flow) -> bool:
+        return self._flows.get(flow.number) is not flow
+
+    def _take_queue(self, flow: Flow) -> list[bytes]:
+        queued, flow.queued = flow.queued, []
+        self._queued_bytes -= sum(map(len, queued))
+        return queued
 
     async def _run(self, flow: Flow) -> None:
         with flow.scope:
@@ -115,26 +130,29 @@ class FlowTable:
                     opened.close()
             except AdapterError as error:
                 flow.socket = None
-                flow.queued.clear()
                 flow.failed_at = anyio.current_time()
+                self.dropped += len(self._take_queue(flow))
                 self._on_failure(flow.number, error)
             except anyio.ClosedResourceError:
                 return
 
     async def _forward(self, flow: Flow, opened: DatagramSocket) -> None:
+        if self._is_gone(flow):
+            return  # which an upstream that opens at once does not notice
         flow.socket = opened
-        waiting = Batch()
-        for packet in flow.queued:
+        waiting = self._replies
+        waiting.clear()
+        for packet in self._take_queue(flow):
             if not waiting.append(packet, flow.number):
                 self.dropped += len(waiting) - opened.send(waiting)
                 waiting.clear()
                 waiting.append(packet, flow.number)
-        flow.queued.clear()
         if waiting:
             self.dropped += len(waiting) - opened.send(waiting)
-        del waiting
         while True:
             await opened.receive(self._replies)
+            if self._is_gone(flow):
+                return  # which one that had something to give does not notice
             self._deliver(self._replies)
 
 

@@ -277,6 +277,10 @@ class Lane:
     def _events(self) -> None:
         path, association = self._path, self._association
         assert path is not None
+        if self._protocol is not None:
+            # First, as a bye says more than the end of the association that comes with it.
+            while (told := self._protocol.next_event()) is not None:
+                self._on_protocol(told)
         if association is not None:
             while (event := association.next_event()) is not None:
                 if isinstance(event, HandshakeCompleted):
@@ -290,9 +294,6 @@ class Lane:
                         f"the server ended the lane: {event.reason}",
                         "see the server's log",
                     )
-        if self._protocol is not None:
-            while (told := self._protocol.next_event()) is not None:
-                self._on_protocol(told)
 
     def _on_protocol(self, event: ClientEvent) -> None:
         match event:

@@ -33,6 +33,7 @@ class LegacyPeer:
         self.association = association
         self.address = address
         self.last_heard = now
+        self.unsendable = 0
         self.flows: FlowTable | None = None
         self._transmit = transmit
 
@@ -43,6 +44,8 @@ class LegacyPeer:
             for packet in batch:
                 if 0 < len(packet) <= MAX_PAYLOAD:
                     self._transmit(association.encrypt(packet), self.address)
+                else:
+                    self.unsendable += 1
         except AssociationStateError:
             return  # the association has just ended; its event is on the way
 

@@ -1,17 +1,20 @@
 """Adapters behind a guard: whatever a plugin raises reaches the runtime as `AdapterError`."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+import anyio
 
 from turnlane.api import (
     AdapterDescriptor,
     AdapterError,
+    Batch,
     DatagramEgress,
     DatagramSocket,
     Stage,
     TurnlaneError,
 )
-from turnlane.net.udp import SocketContext
+from turnlane.net.udp import BatchSocket, SocketContext
 from turnlane.plugins.manager import PluginManager
 
 
@@ -21,8 +24,7 @@ async def open_ingress(
     """Make an ingress and open it; raises `AdapterError` at `local_bind`."""
     implementation = plugins.load_adapter(descriptor)
     with guarded(descriptor, Stage.LOCAL_BIND):
-        opened: DatagramSocket = await implementation(SocketContext(), address, None).open()
-        return opened
+        return _guard(descriptor, await implementation(SocketContext(), address, None).open())
 
 
 class GuardedEgress:
@@ -42,7 +44,55 @@ class GuardedEgress:
     async def connect(self, flow: int) -> DatagramSocket:
         """Open the upstream socket of one flow."""
         with guarded(self._descriptor, Stage.UPSTREAM_DIAL):
-            return await self._egress.connect(flow)
+            return _guard(self._descriptor, await self._egress.connect(flow))
+
+
+class GuardedSocket:
+    """A socket of a plugin's own making, whose every failure ends its `receive` as told.
+
+    `send` never raises, as the contract has it: what it raised is what `receive` then tells.
+    """
+
+    def __init__(self, descriptor: AdapterDescriptor, opened: DatagramSocket) -> None:
+        self.local_address = opened.local_address
+        self._descriptor = descriptor
+        self._socket = opened
+        self._closed = False
+        self._crash: BaseException | None = None
+
+    async def receive(self, batch: Batch) -> None:
+        """Receive; raises `AdapterError`, and `anyio.ClosedResourceError` after `close`."""
+        with guarded(self._descriptor, Stage.FORWARDING_LOOP):
+            try:
+                await self._socket.receive(batch)
+            except anyio.ClosedResourceError as error:
+                if not self._closed:
+                    raise self._crash or error from None
+        if self._closed:
+            raise anyio.ClosedResourceError
+
+    def send(self, batch: Batch) -> int:
+        """Send, as far as the plugin is able to."""
+        try:
+            return self._socket.send(batch)
+        except (Exception, SystemExit) as error:
+            self._crash = error  # told by `receive`, which this ends
+            self._release()
+            return 0
+
+    def close(self) -> None:
+        """Release the socket; a second call does nothing."""
+        self._closed = True
+        self._release()
+
+    def _release(self) -> None:
+        with suppress(Exception):
+            self._socket.close()
+
+
+def _guard(descriptor: AdapterDescriptor, opened: DatagramSocket) -> DatagramSocket:
+    """Return `opened` where it is ours, which holds to the contract, else a guard before it."""
+    return opened if isinstance(opened, BatchSocket) else GuardedSocket(descriptor, opened)
 
 
 @contextmanager

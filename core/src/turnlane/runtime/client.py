@@ -12,7 +12,6 @@ from turnlane.api import (
     Batch,
     Credentials,
     DatagramSocket,
-    InternalError,
     SessionError,
     Stage,
     TurnlaneError,
@@ -34,6 +33,7 @@ from turnlane.runtime.events import (
     SessionReady,
     StageReached,
 )
+from turnlane.runtime.failures import crashed
 from turnlane.runtime.peer_link import join_host_port
 from turnlane.runtime.policy import validate_client
 from turnlane.runtime.profiles import ClientProfile, PeerMode, SchedulerKind
@@ -100,6 +100,7 @@ class ClientSession:
         self._resolver = resolver
         self._plugins = resolver.plugins
         self._on_event = on_event
+        self._stage = Stage.POLICY_VALIDATE
         self._reached: set[Stage] = set()
         self._scope = anyio.CancelScope()
         self._tasks: TaskGroup | None = None
@@ -119,11 +120,8 @@ class ClientSession:
         try:
             with self._scope, span("session", session_id=self.name):
                 await self._run()
-        except TurnlaneError as error:
-            self.error = error
-        except Exception as crash:
-            self.error = InternalError(Stage.SESSION_SUPERVISION, crash)
-            raise
+        except Exception as error:
+            self.error = crashed(self._stage, error)
         finally:
             self._enter(Stage.SHUTDOWN)
             self.ended.set()
@@ -135,9 +133,11 @@ class ClientSession:
         descriptor = validate_client(profile, self._plugins)
         self._resolver.settings(profile.provider)
         self._enter(Stage.PROVIDER_RESOLVE)
-        source = CredentialSource(profile.provider, self._resolver)
+        source = CredentialSource(
+            profile.provider, self._resolver, on_renewed=self._tell_credentials
+        )
         with closing(source):
-            self._tell_credentials(await source.get())
+            await source.get()
             self._enter(Stage.LOCAL_BIND)
             socket = await open_ingress(descriptor, self._plugins, self.profile.listen)
             with closing(socket):
@@ -181,12 +181,13 @@ class ClientSession:
     ) -> None:
         """Keep one lane up: before readiness its failure is the session's, after it is retried."""
         budget = RestartBudget()
+        credentials: Credentials | None = None
         refused: Credentials | None = None
         while True:
             slot.ready_at = None
-            credentials: Credentials | None = None
             try:
                 credentials = await source.get(refused)
+                refused = None
                 await self._run_lane(slot, credentials, membership, socket, source)
             except TurnlaneError as error:
                 failure = error
@@ -194,7 +195,8 @@ class ClientSession:
             if not self.ready.is_set():
                 self._fail(failure)
                 return
-            refused = credentials if failure.code in _REFUSALS else None
+            if failure.code in _REFUSALS:
+                refused = credentials
             now = anyio.current_time()
             backoff = budget.failed(now, slot.healthy_for(now))
             self._on_event(LaneLost(self.name, now, slot.index, self.ready_lanes, failure, backoff))
@@ -290,6 +292,7 @@ class ClientSession:
     def _enter(self, stage: Stage) -> None:
         """Tell a stage of the startup, once, in the order of the stages."""
         if stage not in self._reached:
+            self._stage = stage
             self._reached.add(stage)
             self._on_event(StageReached(self.name, anyio.current_time(), stage))
 

@@ -1,5 +1,7 @@
 """Credentials of a session: resolved through a provider, checked, and resolved again in time."""
 
+from collections.abc import Callable
+
 import anyio
 import msgspec
 
@@ -20,11 +22,21 @@ MARGIN = 30.0
 
 
 class CredentialSource:
-    """Resolves the link of a session once, and again when the credentials have run out."""
+    """Resolves the link of a session once, and again when the credentials have run out.
 
-    def __init__(self, profile: ProviderProfile, resolver: Resolver) -> None:
+    `on_renewed` hears of all that are resolved for use, the first included.
+    """
+
+    def __init__(
+        self,
+        profile: ProviderProfile,
+        resolver: Resolver,
+        *,
+        on_renewed: Callable[[Credentials], None] | None = None,
+    ) -> None:
         self._profile = profile
         self._resolver = resolver
+        self._on_renewed = on_renewed
         self._lock = anyio.Lock()
         self._current: Credentials | None = None
         self._renewable = False
@@ -46,6 +58,8 @@ class CredentialSource:
                     resolution, self.descriptor, interactive=self._profile.interactive
                 )
                 REDACTOR.add(fresh.username, fresh.password)
+                if self._on_renewed is not None:
+                    self._on_renewed(fresh)
             return self._current
 
     def _stale(self, credentials: Credentials, refused: Credentials | None) -> bool:

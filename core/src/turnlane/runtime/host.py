@@ -100,6 +100,11 @@ class ServerHandle:
         """How many sessions there are now."""
         return 0 if self._server.peers is None else len(self._server.peers.sessions)
 
+    @property
+    def counters(self) -> dict[str, int]:
+        """What the server's ports have counted so far, without what is 0."""
+        return self._server.counters()
+
     def link(self, host: str, port: int | None = None) -> Secret[str]:
         """Return the peer link under the name or address `host`."""
         return self._server.link(host, port)

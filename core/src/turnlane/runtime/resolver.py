@@ -40,6 +40,9 @@ MAX_DEPTH = 4
 
 MAX_ENDPOINTS = 32
 
+MAX_USERNAME = 508
+"""Bytes of the longest username (RFC 8489, section 14.3)."""
+
 
 def default_config_dir() -> Path:
     """Return the operator's folder of local configuration files."""
@@ -113,10 +116,12 @@ class Resolver:
         """
         descriptor = self.plugins.provider(profile.provider)
         schema = descriptor.settings
+        texts = {name: text.reveal() for name, text in profile.text_settings.items()}
         made = validate(
             NoSettings if schema is None else self.plugins.load_settings(schema),
-            profile.settings,
+            {**profile.settings, **texts},
             f"the provider {descriptor.id}",
+            text=texts.keys(),
             advice=f"see `turnlane providers show {descriptor.id}`",
         )
         for secret in secrets(made):
@@ -212,6 +217,12 @@ def _wrong(resolution: Any) -> str | None:
         value: Any = getattr(credentials, name)
         if not _is(value, Secret) or not _is(value.reveal(), str) or not value:
             return f"{name} is not a non-empty Secret"
+        try:
+            size = len(value.reveal().encode())
+        except UnicodeEncodeError:
+            return f"{name} cannot be written in UTF-8"
+        if name == "username" and size > MAX_USERNAME:
+            return f"username has more than {MAX_USERNAME} bytes"
     endpoints: Any = credentials.endpoints
     if not _is(endpoints, tuple) or not 1 <= len(endpoints) <= MAX_ENDPOINTS:
         return f"endpoints are not a tuple of 1 to {MAX_ENDPOINTS}"

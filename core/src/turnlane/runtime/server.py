@@ -1,13 +1,15 @@
 """A tunnel server: identity, listeners, egress, from policy to drained."""
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import asdict
 from secrets import token_bytes
 
 import anyio
 from anyio.abc import TaskGroup
 
-from turnlane.api import DatagramEgress, InternalError, Secret, Stage, TurnlaneError
+from turnlane.api import DatagramEgress, Secret, Stage, TurnlaneError
 from turnlane.net.dtls import MAX_PAYLOAD
 from turnlane.net.dtls_server import DtlsServer
 from turnlane.net.identity import Identity
@@ -29,6 +31,7 @@ from turnlane.runtime.events import (
     ServerReady,
     StageReached,
 )
+from turnlane.runtime.failures import crashed
 from turnlane.runtime.peer_link import PeerLink, join_host_port, split_host_port
 from turnlane.runtime.policy import validate_server
 from turnlane.runtime.profiles import ServerProfile
@@ -41,6 +44,9 @@ DRAIN = 1.0
 """Seconds between telling the clients and leaving them, on an ordered stop."""
 
 MAX_HANDSHAKES = 256
+MAX_ASSOCIATIONS = 4096
+"""Of the main port; each is a lane, or a peer that has yet to say hello."""
+
 MAX_DATAGRAM = MAX_PAYLOAD - HEADER_SIZE
 """Bytes of the largest datagram taken; what a path carries is usually far less."""
 
@@ -72,6 +78,7 @@ class TunnelServer:
         self._plugins = plugins
         self._on_event = on_event
         self._wall_time = wall_time
+        self._stage = Stage.POLICY_VALIDATE
         self._startup = anyio.CancelScope()
         self._stopping = anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -96,15 +103,12 @@ class TunnelServer:
         try:
             with span("server"):
                 await self._run()
-        except TurnlaneError as error:
-            self.error = error
-        except Exception as crash:
-            self.error = InternalError(Stage.SERVER_INIT, crash)
-            raise
+        except Exception as error:
+            self.error = crashed(self._stage, error)
         finally:
             self.ended.set()
             self._on_event(
-                ServerEnded(self.name, anyio.current_time(), self.error, self._counters())
+                ServerEnded(self.name, anyio.current_time(), self.error, self.counters())
             )
 
     async def _run(self) -> None:
@@ -144,7 +148,7 @@ class TunnelServer:
         profile = self.profile
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            dtls = self._dtls()
+            dtls = self._dtls(MAX_ASSOCIATIONS)
             self.peers = SessionPeers(
                 SessionTerms(
                     token=None if profile.token is None else token_key(profile.token),
@@ -163,7 +167,8 @@ class TunnelServer:
             self.listen = main.local_address
             self._listen(main, dtls, self.peers, tasks)
             if legacy is not None:
-                legacy_dtls = self._dtls()
+                # Each of these peers is a session of its own.
+                legacy_dtls = self._dtls(profile.max_sessions)
                 self.legacy_peers = LegacyPeers(
                     legacy_dtls,
                     egress,
@@ -175,6 +180,7 @@ class TunnelServer:
                 self.legacy_listen = legacy.local_address
                 self._listen(legacy, legacy_dtls, self.legacy_peers, tasks)
             tasks.start_soon(self._tick)
+            self._stage = Stage.ACCEPT
             self._tell_ready()
             try:
                 await self._stopping.wait()
@@ -183,13 +189,14 @@ class TunnelServer:
                 self._release(self.peers)
                 tasks.cancel_scope.cancel()
 
-    def _dtls(self) -> DtlsServer:
+    def _dtls(self, max_associations: int) -> DtlsServer:
         assert self.identity is not None
         return DtlsServer(
             self.identity,
             random_bytes=token_bytes,
             handshake_timeout=self.profile.handshake_timeout,
             max_handshakes=MAX_HANDSHAKES,
+            max_associations=max_associations,
         )
 
     def _listen(
@@ -250,13 +257,20 @@ class TunnelServer:
         self.ready.set()
 
     def _enter(self, stage: Stage) -> None:
+        self._stage = stage
         self._on_event(StageReached(self.name, anyio.current_time(), stage))
 
-    def _counters(self) -> dict[str, int]:
-        counters: dict[str, int] = {}
+    def counters(self) -> dict[str, int]:
+        """Return what both ports have counted so far, without what is 0.
+
+        `dropped` are datagrams that the system did not take; the other names are those of
+        `DtlsServerStatistics`.
+        """
+        counters: Counter[str] = Counter()
         for listener in self._listeners:
-            counters["dropped"] = counters.get("dropped", 0) + listener.socket.dropped
-        return counters
+            counters["dropped"] += listener.socket.dropped
+            counters.update(asdict(listener.dtls.statistics))
+        return {name: count for name, count in counters.items() if count}
 
     # turnlane.relay.listener.ServerObserver
 

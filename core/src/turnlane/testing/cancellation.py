@@ -44,8 +44,11 @@ class CancelAt(Generic[T]):
                 self._coroutine.close()
                 raise
             except BaseException as error:  # whatever the scheduler raises is raised further in
-                if self.waits >= self._number and isinstance(error, cancelled):
-                    self.delivered = True
+                raised: object = error
                 step = partial(self._coroutine.throw, error)
             else:
+                # Trio sends an outcome, which holds the error that its own code raises further in.
+                raised = getattr(sent, "error", None)
                 step = partial(self._coroutine.send, sent)
+            if self.waits >= self._number and isinstance(raised, cancelled):
+                self.delivered = True

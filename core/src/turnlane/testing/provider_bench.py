@@ -1,5 +1,6 @@
 """The bench: a provider under the real resolver, with everything around it made for one check."""
 
+import inspect
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -114,13 +115,24 @@ class Bench:
 
     def load(self) -> None:
         """Import what the descriptor names; raises `NotJudgedError` when that fails."""
+        if self.unfit() is not None:
+            raise NotJudgedError("there is nothing to run, see class_is_importable")
+
+    def unfit(self) -> str | None:
+        """Say why what the descriptor names cannot be imported and called, or return None."""
         descriptor = self.descriptor
         try:
-            self.plugins.load_provider(descriptor.id)
+            # Not the observed one: it is what is looked at.
+            implementation: Any = super(ObservedPlugins, self.plugins).load_provider(descriptor.id)
             if descriptor.settings is not None:
                 self.plugins.load_settings(descriptor.settings)
-        except UnavailableError:
-            raise NotJudgedError("there is nothing to run, see class_is_importable") from None
+        except UnavailableError as error:
+            return error.message
+        if not _takes(implementation, 1):
+            return "the class is not made with the context alone"
+        if not _takes(implementation.resolve, 3):
+            return "resolve does not take the request and the challenges"
+        return None
 
     async def attempt(
         self,
@@ -169,6 +181,14 @@ def bench(
         if case.prepare is not None:
             case.prepare(config_dir)
         yield Bench(case, config_dir, answer)
+
+
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    return True
 
 
 def told(outcome: Resolution | TurnlaneError) -> str:

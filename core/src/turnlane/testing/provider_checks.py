@@ -13,9 +13,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from turnlane.api import (
@@ -30,7 +32,6 @@ from turnlane.api import (
     SettingsError,
     Stage,
     TurnlaneError,
-    UnavailableError,
 )
 from turnlane.plugins.manager import PluginManager
 from turnlane.plugins.records import PluginStatus
@@ -38,7 +39,7 @@ from turnlane.plugins.settings import describe, validate
 from turnlane.runtime.profiles import ProviderProfile
 from turnlane.telemetry.redaction import MIN_LENGTH, find_leaks
 from turnlane.testing.cancellation import CancelAt
-from turnlane.testing.leftovers import Holdings, left_since, watched
+from turnlane.testing.leftovers import Holdings, aged, left_since, watched
 from turnlane.testing.observation import Shown, observed
 from turnlane.testing.provider_bench import (
     CRASHED,
@@ -129,26 +130,16 @@ async def class_is_importable(case: ProviderCase) -> None:
     challenges)`; the schema is a `msgspec.Struct` each of whose fields says what it is.
     """
     with bench(case) as made:
+        unfit = made.unfit()
+        require(unfit is None, f"{unfit}")
         descriptor = made.descriptor
-        try:
-            implementation: Any = PluginManager.from_modules([case.plugin]).load_provider(
-                descriptor.id
-            )
-            schema = (
-                made.plugins.load_settings(descriptor.settings)
-                if descriptor.settings is not None
-                else None
-            )
-        except UnavailableError as error:
-            fail(error.message)
-    require(_takes(implementation, 1), "the class is not made with the context alone")
-    require(
-        inspect.iscoroutinefunction(implementation.resolve), "resolve is not an `async def` method"
-    )
-    require(_takes(implementation.resolve, 3), "resolve does not take the request and challenges")
-    if schema is not None:
-        silent = [each["name"] for each in describe(schema) if not each["description"]]
-        require(not silent, f"settings without a description: {', '.join(silent)}")
+        implementation = PluginManager.load_provider(made.plugins, descriptor.id)
+        resolve = getattr(implementation, "resolve", None)
+        require(inspect.iscoroutinefunction(resolve), "resolve is not an `async def` method")
+        if descriptor.settings is not None:
+            fields = describe(made.plugins.load_settings(descriptor.settings))
+            silent = [field["name"] for field in fields if not field["description"]]
+            require(not silent, f"settings without a description: {', '.join(silent)}")
 
 
 async def resolves_the_link(case: ProviderCase) -> None:
@@ -255,23 +246,24 @@ async def cancellation_at_every_await(case: ProviderCase) -> None:
     with bench(case) as made:
         # What is made once for the process (a module's globals, a pool of threads) is made here.
         await made.resolve()
-    for number in range(1, MAX_WAITS + 1):
-        with bench(case) as made:
-            folders = [made.config_dir]
-            before = Holdings.take(folders)
-            with watched() as leak:
-                completed = await _cancelled_at(made, number)
-                left = await left_since(before, folders)
-            where = "it completed" if completed else f"it was cancelled at its await {number}"
-            require(not left, f"after {where} there was left: {', '.join(left)}")
-            require(not leak.unclosed, f"after {where} something was left to be collected unclosed")
-            outcome = await made.attempt()
-            require(
-                isinstance(outcome, Resolution),
-                f"after {where} the next resolution gives {told(outcome)}",
-            )
-        if completed:
-            return
+    with aged():
+        for number in range(1, MAX_WAITS + 1):
+            with bench(case) as made:
+                folders = [made.config_dir]
+                before = Holdings.take(folders)
+                with watched() as leak:
+                    completed = await _cancelled_at(made, number)
+                    left = await left_since(before, folders)
+                where = "it completed" if completed else f"it was cancelled at its await {number}"
+                require(not left, f"after {where} there was left: {', '.join(left)}")
+                require(not leak.unclosed, f"after {where} something was never closed")
+                if completed:
+                    return
+                outcome = await made.attempt()
+                require(
+                    isinstance(outcome, Resolution),
+                    f"after {where} the next resolution gives {told(outcome)}",
+                )
 
 
 async def _cancelled_at(made: Bench, number: int) -> bool:
@@ -390,17 +382,22 @@ async def does_not_touch_transport(case: ProviderCase) -> None:
         descriptor = made.descriptor
     references = [descriptor.implementation, descriptor.settings or descriptor.implementation]
     modules = list(dict.fromkeys(reference.partition(":")[0] for reference in references))
-    wanted = json.dumps([sys.path, modules])
-    process = await anyio.run_process(
-        [sys.executable, "-c", _IMPORTED, wanted], stderr=subprocess.DEVNULL, check=False
-    )
-    require(
-        process.returncode == 0,
-        f"{', '.join(modules)} cannot be imported by name in a fresh process",
-    )
-    imported: list[str] = json.loads(process.stdout.decode().splitlines()[-1])
+    imported = await anyio.to_thread.run_sync(_imported_with, json.dumps([sys.path, modules]))
+    if imported is None:
+        fail(f"{', '.join(modules)} cannot be imported by name in a fresh process")
     found = [name for name in imported if ".".join(name.split(".")[:2]) in TRANSPORT]
     require(not found, f"importing {', '.join(modules)} imports {', '.join(found)}")
+
+
+@lru_cache(maxsize=16)
+def _imported_with(wanted: str) -> tuple[str, ...] | None:
+    """Return what a fresh process has imported after the modules that are wanted, as JSON."""
+    result = subprocess.run(  # noqa: S603 our own interpreter
+        [sys.executable, "-c", _IMPORTED, wanted], capture_output=True, check=False
+    )
+    if result.returncode != 0:
+        return None
+    return tuple(json.loads(result.stdout.decode().splitlines()[-1]))
 
 
 async def challenges_only_when_allowed(case: ProviderCase) -> None:
@@ -473,14 +470,6 @@ def name_of(check: Check) -> str:
 
 def _needles(case: ProviderCase) -> tuple[str, ...]:
     return tuple(secret for secret in case.secrets if len(secret) >= MIN_LENGTH)
-
-
-def _takes(function: Callable[..., Any], count: int) -> bool:
-    try:
-        inspect.signature(function).bind(*range(count))
-    except TypeError:
-        return False
-    return True
 
 
 def _encoded(artifact: Artifact, case: ProviderCase, what: str) -> bytes:

@@ -66,7 +66,7 @@ class LaxSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SilentSettings(Settings, frozen=True, kw_only=True):
-    region: str = "eu"
+    region: Annotated[str, msgspec.Meta(pattern="^[a-z]{2}$")] = "eu"
 
 
 class ShowySettings(msgspec.Struct, frozen=True, kw_only=True):
