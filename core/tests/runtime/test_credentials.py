@@ -114,7 +114,7 @@ async def test_the_log_hides_credentials_for_as_long_as_they_are_in_use(
 @pytest.mark.parametrize(
     ("endpoints", "transport", "host", "port", "chosen"),
     [
-        ((TCP, UDP), None, None, None, UDP),
+        ((TCP, UDP), None, None, None, TCP),
         ((TCP, TLS), None, None, None, TCP),
         ((UDP, TCP), RelayTransport.TCP, None, None, TCP),
         ((UDP,), RelayTransport.TCP, None, None, msgspec.structs.replace(TCP, port=3478)),
@@ -147,3 +147,15 @@ async def test_what_is_resolved_for_use_is_told_each_time(scripted, source, good
     fresh = await credentials.get(refused=first)
     await credentials.get()
     assert told == [first, fresh]
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "chosen"), [((TCP, UDP), UDP), ((TCP, TLS), TCP), ((UDP, UDP), UDP)]
+)
+def test_a_provider_may_prefer_a_transport_to_the_order_of_its_endpoints(
+    endpoints: tuple[RelayEndpoint, ...], chosen: RelayEndpoint
+) -> None:
+    capabilities = ProviderCapabilities(default_transport=RelayTransport.UDP)
+    preferring = ProviderDescriptor("p", "P", "P.", "m:C", capabilities=capabilities)
+    credentials = Credentials(endpoints, Secret("u"), Secret("p"))
+    assert choose_endpoint(credentials, preferring, None, None, None) is chosen

@@ -237,9 +237,7 @@ def test_the_plugin_offers_the_provider_under_its_id() -> None:
     (descriptor,) = plugin.turnlane_providers()
 
     assert descriptor.id == "generic-turn"
-    assert descriptor.capabilities == ProviderCapabilities(
-        renewable=True, default_transport=RelayTransport.UDP
-    )
+    assert descriptor.capabilities == ProviderCapabilities(renewable=True)
     assert pkgutil.resolve_name(descriptor.implementation) is GenericTurn
 
 

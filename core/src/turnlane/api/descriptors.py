@@ -22,12 +22,15 @@ class Direction(StrEnum):
 
 
 class ProviderCapabilities(msgspec.Struct, frozen=True):
-    """What a provider can do and needs."""
+    """What a provider can do and needs.
+
+    `default_transport` None leaves the choice to the order of the endpoints that it gives.
+    """
 
     interactive: bool = False
     browser: bool = False
     renewable: bool = False
-    default_transport: RelayTransport = RelayTransport.UDP
+    default_transport: RelayTransport | None = None
 
 
 class ProviderDescriptor(msgspec.Struct, frozen=True):

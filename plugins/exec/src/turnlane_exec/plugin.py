@@ -1,6 +1,6 @@
 """What this plugin offers; the class behind it is imported when it is first used."""
 
-from turnlane.api import ProviderCapabilities, ProviderDescriptor, RelayTransport, hookimpl
+from turnlane.api import ProviderCapabilities, ProviderDescriptor, hookimpl
 
 
 @hookimpl
@@ -13,6 +13,6 @@ def turnlane_providers() -> list[ProviderDescriptor]:
             summary="A command of yours, named in exec.toml, that prints credentials as JSON",
             implementation="turnlane_exec.provider:Exec",
             example_links=("exec:office",),
-            capabilities=ProviderCapabilities(renewable=True, default_transport=RelayTransport.UDP),
+            capabilities=ProviderCapabilities(renewable=True),
         )
     ]

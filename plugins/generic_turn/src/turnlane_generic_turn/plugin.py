@@ -1,6 +1,6 @@
 """What this plugin offers; the class behind it is imported when it is first used."""
 
-from turnlane.api import ProviderCapabilities, ProviderDescriptor, RelayTransport, hookimpl
+from turnlane.api import ProviderCapabilities, ProviderDescriptor, hookimpl
 
 
 @hookimpl
@@ -17,6 +17,6 @@ def turnlane_providers() -> list[ProviderDescriptor]:
                 "generic-turn://USER:PASSWORD@[2001:db8::1]?transport=tls&server_name=turn.example",
                 "generic-turn+rest://LABEL:SHARED-SECRET@turn.example.org:3478?lifetime=3600",
             ),
-            capabilities=ProviderCapabilities(renewable=True, default_transport=RelayTransport.UDP),
+            capabilities=ProviderCapabilities(renewable=True),
         )
     ]

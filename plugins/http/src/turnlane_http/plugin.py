@@ -1,6 +1,6 @@
 """What this plugin offers; the class behind it is imported when it is first used."""
 
-from turnlane.api import ProviderCapabilities, ProviderDescriptor, RelayTransport, hookimpl
+from turnlane.api import ProviderCapabilities, ProviderDescriptor, hookimpl
 
 
 @hookimpl
@@ -18,6 +18,6 @@ def turnlane_providers() -> list[ProviderDescriptor]:
                 "https://rtc.live.cloudflare.com/v1/turn/keys/KEY-ID/credentials/generate-ice-servers",
                 "https://api.twilio.com/2010-04-01/Accounts/ACCOUNT-SID/Tokens.json",
             ),
-            capabilities=ProviderCapabilities(renewable=True, default_transport=RelayTransport.UDP),
+            capabilities=ProviderCapabilities(renewable=True),
         )
     ]
