@@ -9,6 +9,7 @@ import pytest
 
 from turnlane.api import (
     Credentials,
+    ProviderCapabilities,
     ProviderDescriptor,
     ProviderError,
     RelayEndpoint,

@@ -96,8 +96,8 @@ def choose_endpoint(
     """Pick the relay endpoint of a session.
 
     With `transport` None (`auto`) it is the first of the provider's default transport, if it has
-    one, else the first of all; a transport that no endpoint has is tried at the address of the first. `host` and
-    `port` override what was resolved.
+    one, else the first of all; a transport that no endpoint has is tried at the address of the
+    first. `host` and `port` override what was resolved.
     """
     wanted = transport or descriptor.capabilities.default_transport
     fitting = [one for one in credentials.endpoints if one.transport is wanted]
