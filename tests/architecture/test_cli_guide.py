@@ -30,7 +30,9 @@ def options(command: str) -> set[str]:
 def test_a_commands_section_names_its_options_and_no_others(command: str) -> None:
     named = re.findall(r"--([a-z][a-z-]*)", section(f"`turnlane {command}`"))
     names = {name.replace("-", "_") for name in named} - SHARED
-    assert names - {"no_dtls"} == options(command)
+    # An option that is said again and again is a table in the file, and called after that.
+    renamed = {"set": "settings"}
+    assert {renamed.get(name, name) for name in names} - {"no_dtls"} == options(command)
 
 
 def test_every_command_is_named() -> None:

@@ -37,7 +37,7 @@ def test_the_version_is_that_of_the_distribution(run) -> None:
     [
         (["clientt"], "No such command 'clientt'. Did you mean 'client'"),
         (["--nope"], "No such option: --nope"),
-        (["client", "--listn", "x"], "(Possible options: --link, --listen, --pin)"),
+        (["client", "--listn", "x"], "(Possible options: --link, --listen, --set)"),
         (["client", "--listen"], "Option '--listen' requires an argument"),
         (["client"], "Missing option '--provider'"),
         (["probe", "--provider", "x", "stray"], "Got unexpected extra argument(s) (stray)"),

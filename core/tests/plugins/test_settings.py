@@ -397,6 +397,7 @@ def test_what_front_ends_show_of_a_schema() -> None:
         "kept": "profile",
         "write_only": False,
         "constraints": {"pattern": r"\A(?:[a-z]{2})\Z"},
+        "limits": ["of the form [a-z]{2}"],
     }
     assert told["api_key"] == {
         "name": "api_key",
@@ -407,6 +408,7 @@ def test_what_front_ends_show_of_a_schema() -> None:
         "write_only": True,
     }
     assert told["lifetime"]["constraints"] == {"ge": 60, "le": 86400}
+    assert told["lifetime"]["limits"] == ["at least 60", "at most 86400"]
     assert told["lifetime"]["default"] == 3600
     assert told["limit"]["description"] == "At most."
     assert (told["limit"]["constraints"], told["limit"]["default"]) == ({"ge": 0}, None)
@@ -419,11 +421,10 @@ def test_what_front_ends_show_of_a_schema() -> None:
         "whole number or one of red, blue",
         "list of whole number and text",
     ]
-    assert [entry["name"] for entry in told["first"]["fields"]] == [
-        "provider-id",
-        "weight",
-        "pass-word",
-    ]
+    for name in ("first", "members"):
+        inside = [entry["name"] for entry in told[name]["fields"]]
+        assert inside == ["provider-id", "weight", "pass-word"]
+    assert "fields" not in told["headers"]
     assert msgspec.json.encode(list(told.values()))
 
 

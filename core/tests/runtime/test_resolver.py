@@ -150,6 +150,18 @@ async def test_settings_are_made_into_the_schema_or_refused_before_anything_happ
     assert len(scripted.requests) == 2
 
 
+async def test_settings_that_are_texts_win_and_are_read_by_the_schema(
+    scripted, resolver, profile, good
+) -> None:
+    scripted.script = [good()]
+    texts = {"colour": Secret("green"), "key": Secret("k")}
+    await resolver().resolve(profile(settings={"colour": "blue"}, text_settings=texts))
+    assert scripted.requests[0].settings.colour == "green"
+    assert scripted.requests[0].settings.key == Secret("k")
+    with pytest.raises(SettingsError):
+        await resolver().resolve(profile(text_settings={"shape": Secret("round")}))
+
+
 async def test_the_log_hides_what_is_secret_among_the_settings(
     scripted, resolver, profile, good
 ) -> None:

@@ -1,6 +1,7 @@
 """`turnlane providers | adapters | pairs | plugins`: what is installed, and what became of it."""
 
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -44,17 +45,40 @@ def show_provider(
     identifier: Annotated[str, typer.Argument(metavar="ID", help="As `providers list` names it.")],
     json: options.Json = False,
 ) -> None:
-    """Show what one provider takes, needs and can do."""
-    from turnlane.cli.output import write_fields, write_json
+    """Show what one provider takes, needs and can do, and what it can be told."""
+    from turnlane.cli.output import write_fields, write_json, write_line, write_table
     from turnlane.plugins.loader import Kind
+    from turnlane.plugins.settings import describe
 
     manager = _manager()
-    told = _told(manager, Kind.PROVIDER, manager.provider(identifier))
+    descriptor = manager.provider(identifier)
+    told = _told(manager, Kind.PROVIDER, descriptor)
+    schema = descriptor.settings
+    settings = [] if schema is None else describe(manager.load_settings(schema))
     if json:
-        write_json(told)
-    else:
-        capabilities = told.pop("capabilities")
-        write_fields({**told, **capabilities})
+        write_json({**told, "settings_schema": settings})
+        return
+    capabilities = told.pop("capabilities")
+    del told["settings"]
+    write_fields({**told, **capabilities})
+    if settings:
+        write_line("")
+        columns = ("SETTING", "VALUE", "DEFAULT", "KEPT", "MEANING")
+        write_table(columns, _setting_rows(settings), empty="")
+
+
+def _setting_rows(settings: list[dict[str, Any]], prefix: str = "") -> Iterator[tuple[str, ...]]:
+    from json import dumps
+
+    for one in settings:
+        value = ", ".join((one["type"], *one.get("limits", ())))
+        default = "required" if one["required"] else ""
+        if one.get("default") is not None:
+            written = one["default"]
+            default = written if isinstance(written, str) else dumps(written)
+        yield (prefix + one["name"], value, default, one["kept"], one["description"])
+        inside = "." if one["type"] == "table" else "[]."
+        yield from _setting_rows(one.get("fields", []), prefix + one["name"] + inside)
 
 
 @adapters.callback()

@@ -30,6 +30,7 @@ def client(
     provider: options.Provider,
     link: options.Link = None,
     link_file: options.LinkFile = None,
+    settings: options.Settings = None,
     peer: Annotated[
         Secret[str] | None,
         options.secret("--peer", metavar="PEER", help="The server's peer link, or its HOST:PORT."),
@@ -117,7 +118,7 @@ def client(
     runs until SIGINT or SIGTERM.
     """
     # These are read through ctx, which knows where they came from.
-    del link, link_file, peer, peer_file, token, token_file, config
+    del link, link_file, settings, peer, peer_file, token, token_file, config
     from turnlane.cli.output import write_ready
     from turnlane.cli.sessions import run_client
     from turnlane.runtime.peer_link import join_host_port

@@ -7,6 +7,9 @@ A file has a section for each command that runs, and one for the log:
     link_file = "link"           # relative to this file
     connections = 4
 
+    [client.settings]            # as `turnlane providers show` tells them
+    region = "eu"
+
     [log]
     level = "debug"
 """
@@ -24,6 +27,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import typer
 
 from turnlane.api import PolicyError
+from turnlane.cli.options import FILE_SETTINGS
 
 COMMANDS = {
     "client": "turnlane.cli.client:client",
@@ -36,7 +40,12 @@ LOG_OPTIONS = {"format": "log_format", "level": "log_level"}
 NOT_IN_FILES = frozenset({"config", *LOG_OPTIONS.values()})
 MAX_SIZE = 256 * 1024
 
-_KINDS: dict[type, str] = {bool: "true or false", int: "an integer", str: "a string"}
+_KINDS: dict[type, str] = {
+    bool: "true or false",
+    int: "an integer",
+    str: "a string",
+    dict: "a table",
+}
 _SERVICE_LINK = re.compile(r"(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)")
 """What Kubernetes and Docker put into the environment for a service called turnlane-server."""
 
@@ -52,7 +61,10 @@ def apply(ctx: typer.Context, path: Path | None) -> None:
     sections = read(path)
     section = _section(ctx)
     log = {LOG_OPTIONS[key]: value for key, value in sections.get("log", {}).items()}
-    ctx.default_map = {**sections.get(section, {}), **log}
+    values = sections.get(section, {})
+    # These have types that only the provider knows: they go past the options.
+    ctx.meta[FILE_SETTINGS] = values.pop("settings", {})
+    ctx.default_map = {**values, **log}
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
@@ -83,7 +95,7 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def option_types(command: Callable[..., Any]) -> dict[str, type]:
-    """Return the options of a command by name, each as `bool`, `int`, `str` or `Path`."""
+    """Return the options of a command by name, each as `bool`, `int`, `str`, `Path` or `dict`."""
     hints = get_type_hints(command)
     types: dict[str, type] = {}
     for name in inspect.signature(command).parameters:
@@ -149,6 +161,8 @@ def _kind(hint: Any) -> type:
     """Return how a value of type `hint` is written in TOML."""
     if get_origin(hint) in (Union, UnionType):
         (hint,) = (part for part in get_args(hint) if part is not type(None))
+    if get_origin(hint) is list:  # what is said again and again as an option is a table in a file
+        return dict
     return hint if hint in (bool, int, Path) else str
 
 
@@ -168,7 +182,8 @@ def _check_environment(environment: Mapping[str, str]) -> None:
         names = [name.removeprefix(prefix) for name in environment if name.startswith(prefix)]
         if not names:
             continue
-        known = {name.upper() for name in _options(section) or ()}
+        options = (_options(section) or {}).items()
+        known = {name.upper() for name, kind in options if kind is not dict}
         wrong += [
             prefix + name
             for name in names

@@ -1,7 +1,7 @@
 """Options that several commands share, and how their values are read."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import unquote
@@ -13,10 +13,22 @@ from turnlane.api import PolicyError, Secret
 if TYPE_CHECKING:
     from turnlane.runtime.profiles import ProviderProfile
 
+FILE_SETTINGS = "turnlane.settings"
+"""Under which the context keeps the settings of the configuration file."""
+
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _SOURCES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
 """Where a value may come from, the strongest first (names of click's `ParameterSource`)."""
+
+
+class SettingText(Secret[str]):
+    """NAME=VALUE as it was typed, of which VALUE may be a secret.
+
+    A class, for typer takes no list of what has parameters of its own.
+    """
+
+    __slots__ = ()
 
 
 def parse_duration(text: str | float) -> float:
@@ -105,6 +117,17 @@ Link = Annotated[
 ]
 LinkFile = Annotated[
     Path | None, option("--link-file", metavar="FILE", help="A file that holds the link.")
+]
+Settings = Annotated[
+    list[SettingText] | None,
+    option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="What else to tell the provider, once for each setting: see `providers show ID`.",
+        parser=SettingText,
+        show_default=False,
+        allow_from_autoenv=False,
+    ),
 ]
 Interactive = Annotated[
     bool,
@@ -212,10 +235,34 @@ def require_link(ctx: typer.Context) -> Secret[str]:
 
 
 def provider_profile(ctx: typer.Context, provider: str, *, interactive: bool) -> "ProviderProfile":
-    """Return which provider is to resolve which link; raises `PolicyError`."""
+    """Return which provider is to resolve which link with what; raises `PolicyError`."""
     from turnlane.runtime.profiles import ProviderProfile
 
-    return ProviderProfile(provider=provider, link=require_link(ctx), interactive=interactive)
+    return ProviderProfile(
+        provider=provider,
+        link=require_link(ctx),
+        settings=ctx.meta.get(FILE_SETTINGS, {}),
+        text_settings=_text_settings(ctx.params["settings"] or ()),
+        interactive=interactive,
+    )
+
+
+def _text_settings(given: Iterable[Secret[str]]) -> dict[str, Secret[str]]:
+    settings: dict[str, Secret[str]] = {}
+    for each in given:
+        name, equals, value = each.reveal().partition("=")
+        if not equals or not name.strip():
+            raise PolicyError(
+                "invalid_setting",
+                "--set takes NAME=VALUE",
+                "see `turnlane providers show ID` for the names",
+            )
+        if name in settings:
+            raise PolicyError(
+                "conflicting_options", "--set names a setting twice", "give each of them once"
+            )
+        settings[name] = Secret(value)
+    return settings
 
 
 def _given(ctx: typer.Context, name: str, source: str) -> bool:

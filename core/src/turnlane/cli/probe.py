@@ -12,6 +12,7 @@ from turnlane.api import (
     Credentials,
     ProviderError,
     RelayEndpoint,
+    SettingsError,
 )
 from turnlane.cli import options
 
@@ -30,6 +31,7 @@ def probe(
     provider: options.Provider,
     link: options.Link = None,
     link_file: options.LinkFile = None,
+    settings: options.Settings = None,
     output_dir: Annotated[
         Path,
         options.option("--output-dir", metavar="DIR", help="Where the artifact is written."),
@@ -46,7 +48,9 @@ def probe(
     Prints the relay's address, the number of stages and the path of the artifact: the record of
     what the provider did, without secrets, written for a failure as well.
     """
-    del link, link_file, config  # read through ctx, which knows where they came from
+    del link, link_file, settings, config  # read through ctx, which knows where they came from
+    from msgspec import to_builtins
+
     from turnlane.cli.output import write_json, write_line
     from turnlane.cli.sessions import run_probe
     from turnlane.runtime.artifacts import write_artifact
@@ -67,6 +71,12 @@ def probe(
         else:
             write_line(f"stages    {len(artifact.stages)}")
             write_line(f"artifact  {path}")
+        raise
+    except SettingsError as error:
+        if json:
+            told = {"provider": provider, "result": "invalid_settings", "stage": str(error.stage)}
+            told |= {"code": error.code, "message": error.message, "advice": error.advice}
+            write_json({**told, "violations": to_builtins(error.violations)})
         raise
     path = write_artifact(resolution.artifact, output_dir.expanduser())
     stages = len(resolution.artifact.stages)

@@ -110,6 +110,14 @@ class Shape:
                     found[name] = getattr(meta, name)
         return found
 
+    @property
+    def limits(self) -> list[str]:
+        """The constraints in words."""
+        bounds = self.constraints()
+        pattern = bounds.pop("pattern", None)
+        form = [] if pattern is None else [f"of the form {_form(pattern)}"]
+        return form + list(_told(bounds))
+
     def broken(self, value: Any) -> Iterator[tuple[ViolationCode, str]]:
         """Say which constraints a value of the right type breaks."""
         bounds = self.constraints()
@@ -136,6 +144,11 @@ def _holds(name: str, bound: Any, value: Any) -> bool:
                 return bool(value % bound == 0)
     except TypeError:
         return True  # a bound that is none for this type, as on one arm of a union
+
+
+def _form(pattern: str) -> str:
+    """Return a pattern without what `turnlane.api.setting` puts around it."""
+    return pattern.removeprefix(r"\A(?:").removesuffix(r")\Z")
 
 
 def _told(bounds: Mapping[str, Any]) -> Iterator[str]:

@@ -51,8 +51,8 @@ def validate(
 def describe(schema: type[msgspec.Struct]) -> list[dict[str, Any]]:
     """Return what a front end shows of each field: name, type, marks, constraints and default.
 
-    The default of what is `write_only` or has a secret in it is left out. `fields` describes the
-    tables inside.
+    The default of what is `write_only` or has a secret in it is left out. `limits` are the
+    constraints in words; `fields` describes a table inside, or the tables that a list is of.
     """
     return _described(schema, MAX_DEPTH)
 
@@ -86,8 +86,10 @@ def _described(schema: type[msgspec.Struct], depth: int) -> list[dict[str, Any]]
             entry["choices"] = shape.choices
         if constraints := shape.constraints():
             entry["constraints"] = constraints
-        if shape.is_struct and depth:
-            entry["fields"] = _described(shape.origin, depth - 1)
+            entry["limits"] = shape.limits
+        inner = _inner(shape)
+        if inner is not None and depth:
+            entry["fields"] = _described(inner, depth - 1)
         if not field.required and not shape.write_only:
             default = field.default
             if default is msgspec.NODEFAULT:
@@ -95,6 +97,17 @@ def _described(schema: type[msgspec.Struct], depth: int) -> list[dict[str, Any]]
             entry["default"] = msgspec.to_builtins(default, enc_hook=str)
         described.append(entry)
     return described
+
+
+def _inner(shape: Shape) -> type[msgspec.Struct] | None:
+    if shape.is_struct:
+        schema: type[msgspec.Struct] = shape.origin
+        return schema
+    items = [Shape(kind) for kind in shape.arguments if kind is not Ellipsis]
+    tables = [item for item in items if item.is_struct]
+    if len(tables) == 1 and (shape.is_list or shape.is_mapping):
+        return _inner(tables[0])
+    return None
 
 
 class _Check:

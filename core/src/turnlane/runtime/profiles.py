@@ -31,12 +31,22 @@ class SchedulerKind(StrEnum):
 
 
 class ProviderProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """Which provider resolves which link."""
+    """Which provider resolves which link.
+
+    `settings` are as its schema has them; `text_settings` win over them and are texts, as an
+    option gives them, from which numbers, truth values, lists and tables are read.
+    """
 
     provider: str
     link: Secret[str]
     settings: dict[str, Any] = {}
+    text_settings: dict[str, Secret[str]] = {}
     interactive: bool = False
+
+    def __repr__(self) -> str:
+        # Which of the settings are secret is known only to the provider's schema.
+        names = sorted({*self.settings, *self.text_settings})
+        return f"ProviderProfile(provider={self.provider!r}, link=***, settings={names})"
 
 
 class ClientProfile(msgspec.Struct, frozen=True, kw_only=True):
