@@ -13,9 +13,12 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from turnlane.api import UnavailableError
 from turnlane.testing import provider_checks
 from turnlane.testing.cancellation import CancelAt
-from turnlane.testing.context import ManualClock
+from turnlane.testing.context import FakeProviderContext, ManualClock
+from turnlane.testing.leftovers import Holdings, left_since
+from turnlane.testing.observation import observed
 from turnlane.testing.provider_bench import NotJudgedError, bench
 from turnlane.testing.provider_checks import CHECKS, name_of
 from turnlane.testing.providers import Finding, ProviderCase, run_checks
@@ -25,7 +28,7 @@ SAMPLES = Path(__file__).parent / "samples"
 pytestmark = pytest.mark.anyio
 
 FAULTS: dict[str, list[str]] = {
-    "class_is_importable": ["NeedsMore", "NotAsync", "SilentAboutSettings"],
+    "class_is_importable": ["NeedsMore", "NotAsync", "TakesRequestAlone", "SilentAboutSettings"],
     "resolves_the_link": ["WithoutEndpoint", "Crashing", "NotJson"],
     "artifact_is_sound": [
         "OtherName",
@@ -33,6 +36,7 @@ FAULTS: dict[str, list[str]] = {
         "WrongOutcome",
         "OtherAddress",
         "UnendingStages",
+        "NotUtf8",
         "Unstable",
     ],
     "refuses_bad_links": [
@@ -282,6 +286,63 @@ async def test_observing_leaves_the_loggers_as_they_were(samples: Any) -> None:
     await provider_checks.secrets_stay_secret(case_of(samples))
 
     assert (root.level, list(root.handlers), quiet.level, list(quiet.handlers)) == before
+
+
+async def test_a_logger_that_keeps_to_itself_is_heard(samples: Any) -> None:
+    logger = logging.getLogger("conformance_samples")
+    logger.propagate = False
+    try:
+        with pytest.raises(AssertionError, match="log record of conformance_samples"):
+            await provider_checks.secrets_stay_secret(case_of(samples, "ShowsInLog"))
+    finally:
+        logger.propagate = True
+
+
+async def test_a_traceback_in_the_log_is_searched() -> None:
+    with observed() as shown:
+        try:
+            raise ValueError("planted")
+        except ValueError:
+            logging.getLogger("turnlane_test").debug("failed", exc_info=True)
+
+    assert any("ValueError: planted" in text for _, text in shown.texts)
+
+
+async def test_a_module_that_only_this_process_knows_is_told(
+    samples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "conformance_only_here", samples)
+    case = case_of(samples, implementation="conformance_only_here:Sound")
+
+    assert failed(await run_checks(case)) == ["does_not_touch_transport"]
+
+
+async def test_a_task_that_runs_on_is_left_over(tmp_path: Path) -> None:
+    before = Holdings.take([tmp_path])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.sleep_forever)
+        assert await left_since(before, [tmp_path]) == ["task (1)"]
+        tasks.cancel_scope.cancel()
+    assert await left_since(before, [tmp_path]) == []
+
+
+async def test_a_fake_context_serves_unit_tests_without_a_host(samples: Any) -> None:
+    prepared = samples.Resolution(
+        samples.Credentials((samples.ENDPOINT,), samples.Secret("u"), samples.Secret("p")),
+        samples.resolved(),
+    )
+    clock = ManualClock(5.0)
+    context = FakeProviderContext(clock, others={"behind": prepared})
+    clock.now += 1
+
+    assert context.wall_time() == 6.0
+    assert await context.resolve_with("behind", samples.Secret("link")) is prepared
+    with pytest.raises(UnavailableError, match="no provider named 'other'"):
+        await context.resolve_with("other", samples.Secret("link"))
+    with context.span("step", count=1):
+        assert context.spans == [("step", {"count": 1})]
+    assert not context.memory
+    assert not context.config_dir.exists()
 
 
 async def test_cancelling_meets_each_await_in_turn() -> None:

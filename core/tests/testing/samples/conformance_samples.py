@@ -185,6 +185,11 @@ class NotAsync(Sound):
         return super().resolve(request, challenges)
 
 
+class TakesRequestAlone(Sound):
+    async def resolve(self, request: ResolveRequest) -> Resolution:  # type: ignore[override]
+        raise NotImplementedError
+
+
 class SilentAboutSettings(Sound):
     settings = SilentSettings
 
@@ -237,6 +242,11 @@ class UnendingStages(Sound):
 class NotJson(Sound):
     def artifact(self, request: ResolveRequest) -> Artifact:
         return resolved(input={"link_redacted": object()})
+
+
+class NotUtf8(Sound):
+    def artifact(self, request: ResolveRequest) -> Artifact:
+        return resolved(input={"link_redacted": "\udcff"})
 
 
 class Unstable(Sound):
