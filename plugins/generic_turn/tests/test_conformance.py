@@ -31,3 +31,13 @@ class TestRestLink(ProviderConformance):
         bad_links=BAD_LINKS,
         secrets=SECRETS,
     )
+
+
+class TestStaticLinkThatExpires(ProviderConformance):
+    case = ProviderCase(
+        plugin=plugin,
+        provider="generic-turn",
+        link="generic-turn://4000003600%3Aplanted-user:planted-password@turn.example",
+        bad_links=BAD_LINKS,
+        secrets=SECRETS,
+    )

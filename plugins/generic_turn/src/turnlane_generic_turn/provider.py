@@ -11,6 +11,7 @@ from turnlane.api import (
     ProviderContext,
     ProviderError,
     RelayEndpoint,
+    Renewal,
     Resolution,
     ResolveRequest,
     StageOutcome,
@@ -78,6 +79,7 @@ class GenericTurn:
         return Resolution(
             Credentials((link.endpoint,), link.username, link.password, expires_at),
             _artifact("static_link", shown, stages, link.endpoint),
+            Renewal.NEVER,
         )
 
     def _mint(self, link: RestLink) -> Resolution:
@@ -103,6 +105,7 @@ class GenericTurn:
         return Resolution(
             Credentials((link.endpoint,), username, password, expires_at),
             _artifact("turn_rest", shown, (parsing, minting), link.endpoint),
+            Renewal.RESOLVE,
         )
 
 
