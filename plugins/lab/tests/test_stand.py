@@ -98,6 +98,34 @@ async def test_a_cancelled_block_leaves_nothing_behind_either():
     assert bindable(socket.SOCK_DGRAM, stand.server.listen)
 
 
+async def test_a_cancellation_leaves_the_block_without_being_its_own_context():
+    """anyio follows the contexts of an exception when a task ends, and would never come back."""
+    circles = []
+
+    async def use():
+        try:
+            async with Stand() as stand:
+                await stand.connect()
+                started.set()
+                await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class() as error:
+            seen, context = [], error
+            while context is not None and context not in seen:
+                seen.append(context)
+                context = context.__context__
+            circles.append(context)
+            for one in seen if context is not None else ():
+                one.__context__ = None
+            raise
+
+    started = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(use)
+        await started.wait()
+        tasks.cancel_scope.cancel()
+    assert circles == [None]
+
+
 async def test_what_the_block_raises_arrives_as_it_was_raised():
     async def broken():
         async with Stand() as stand:

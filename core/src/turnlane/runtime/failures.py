@@ -1,4 +1,4 @@
-"""What a task group's exceptions come down to: one failure, with the stage that it ended."""
+"""Exceptions that went through task groups: what they come down to, and whose they are."""
 
 from collections.abc import Iterator
 
@@ -10,6 +10,17 @@ def innermost(error: BaseException) -> BaseException:
     leaves = list(_leaves(error))
     ours = [leaf for leaf in leaves if isinstance(leaf, TurnlaneError)]
     return (ours or leaves or [error])[0]
+
+
+def is_again(raised: BaseException, error: BaseException | None) -> bool:
+    """Whether `raised` is `error` once more, by itself or in a group of its own.
+
+    A context manager that was left with `error` returns False then, so that it reaches the caller
+    as it was. Raised from there it could become its own context, which no event loop bears.
+    """
+    return raised is error or (
+        isinstance(raised, BaseExceptionGroup) and raised.exceptions == (error,)
+    )
 
 
 def crashed(stage: Stage, error: BaseException) -> TurnlaneError:

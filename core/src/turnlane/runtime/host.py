@@ -22,6 +22,7 @@ from turnlane.net.identity import Pin
 from turnlane.plugins.manager import PluginManager
 from turnlane.runtime.client import ClientSession, LaneSlot
 from turnlane.runtime.events import Event
+from turnlane.runtime.failures import is_again
 from turnlane.runtime.profiles import ClientProfile, ProviderProfile, ServerProfile
 from turnlane.runtime.resolver import Resolver
 from turnlane.runtime.server import TunnelServer
@@ -157,9 +158,9 @@ class Host:
         self._tasks.cancel_scope.cancel()
         try:
             return await self._tasks.__aexit__(kind, error, traceback)
-        except BaseExceptionGroup as group:
-            if error is not None and group.exceptions == (error,):
-                return False  # what the block raised is the caller's, and reaches it as it was
+        except BaseException as raised:
+            if is_again(raised, error):
+                return False
             raise
         finally:
             self._tasks = None

@@ -6,6 +6,8 @@ from typing import Self
 import anyio
 from anyio.abc import TaskGroup
 
+from turnlane.runtime.failures import is_again
+
 
 class Service:
     """Opens sockets and runs tasks on entry; on exit everything it started is gone.
@@ -35,9 +37,8 @@ class Service:
         self._tasks.cancel_scope.cancel()
         try:
             return await self._tasks.__aexit__(exc_type, exc, traceback)
-        except BaseExceptionGroup as group:
-            # What the block itself raised reaches its caller as it was raised.
-            if group.exceptions == (exc,):
+        except BaseException as raised:
+            if is_again(raised, exc):
                 return False
             raise
         finally:

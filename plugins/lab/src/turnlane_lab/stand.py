@@ -14,6 +14,7 @@ import msgspec
 from turnlane.api import RelayTransport, Secret
 from turnlane.plugins.manager import PluginManager
 from turnlane.runtime.events import Event
+from turnlane.runtime.failures import is_again
 from turnlane.runtime.host import ClientHandle, Host, ServerHandle
 from turnlane.runtime.peer_link import PeerLink, join_host_port
 from turnlane.runtime.profiles import ClientProfile, ProviderProfile, ServerProfile
@@ -185,7 +186,7 @@ class Stand:
                 None if error is None else type(error), error, traceback
             )
             return bool(await leaving)
-        except BaseExceptionGroup as group:
-            if group.exceptions == (error,):
+        except BaseException as raised:
+            if is_again(raised, error):
                 return False
             raise
