@@ -19,6 +19,7 @@ CHOOSE_VARIABLE = "TURNLANE_PLUGINS"
 """Environment variable with the names of the only ones to load; set but empty, none is loaded."""
 
 _PLUGIN_GROUPS = re.compile(r"turnlane\.plugins\.v([0-9]{1,6})")
+_PREFIX = "turnlane-"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ def chosen_names(environ: Mapping[str, str]) -> frozenset[str] | None:
 def discover_plugins(path: list[str] | None = None) -> tuple[Candidate, ...]:
     """Return the plugins that are declared for any major version of the contract.
 
-    Ordered by distribution and name. `path` replaces `sys.path` as the place to look.
+    Ordered by distribution and name, those named `turnlane-…` before others: where two want the
+    same id the first has it, and nobody takes an id over by an early name. `path` replaces
+    `sys.path` as the place to look.
     """
     return _discover(lambda group: _PLUGIN_GROUPS.fullmatch(group) is not None, path)
 
@@ -120,7 +123,9 @@ def _discover(wanted: Callable[[str], bool], path: list[str] | None) -> tuple[Ca
         for candidate in _declared(distribution, wanted, search):
             key = (normalized(candidate.distribution), candidate.group, candidate.name)
             found.setdefault(key, candidate)
-    return tuple(found[key] for key in sorted(found))
+    return tuple(
+        found[key] for key in sorted(found, key=lambda key: (not key[0].startswith(_PREFIX), key))
+    )
 
 
 def _declared(
