@@ -147,7 +147,7 @@ class Run:
         assert self.program is not None
         assert planted.leaks(self.program.out, self.program.err) == [], self.name
         assert self.told in self.program.err, (self.name, self.program.err)
-        assert "Traceback" not in self.program.err
+        assert "Traceback" not in self.program.err, (self.name, self.program.err)
 
 
 def command_line_of(pid: int) -> bytes:
