@@ -78,11 +78,6 @@ class RelayedPath:
         self.permitted = False
         self.alternate: turn.AlternateServer | None = None
 
-    @property
-    def dropped(self) -> int:
-        """Messages that the wire did not take."""
-        return self._wire.dropped
-
     def send(self, payload: bytes) -> bool:
         """Send one datagram to the peer now; False when it was dropped."""
         try:
