@@ -44,6 +44,20 @@ from turnlane.api.provider import Provider, ProviderContext, ResolveRequest
 from turnlane.api.secrets import Secret
 from turnlane.api.settings import Kept, SettingsError, Violation, setting
 from turnlane.api.stages import Stage
+from turnlane.api.streams import (
+    ByteStream,
+    StreamDestination,
+    StreamEgress,
+    StreamIngress,
+    StreamListener,
+    StreamOffer,
+)
+from turnlane.api.tunnels import (
+    PlatformTunnel,
+    TunnelCapability,
+    TunnelDevice,
+    TunnelRequest,
+)
 from turnlane.api.version import CONTRACT_MAJOR, CONTRACT_MINOR
 
 __all__ = [
@@ -61,6 +75,7 @@ __all__ = [
     "ArtifactOutcome",
     "ArtifactResolution",
     "Batch",
+    "ByteStream",
     "Challenge",
     "ChallengeAnswer",
     "ChallengePort",
@@ -72,6 +87,7 @@ __all__ = [
     "InternalError",
     "Kept",
     "LinkError",
+    "PlatformTunnel",
     "PlatformTunnelDescriptor",
     "PolicyError",
     "Provider",
@@ -92,8 +108,16 @@ __all__ = [
     "StageRecord",
     "StageRequest",
     "StageResponse",
+    "StreamDestination",
+    "StreamEgress",
+    "StreamIngress",
+    "StreamListener",
+    "StreamOffer",
     "TrafficClass",
     "TransportError",
+    "TunnelCapability",
+    "TunnelDevice",
+    "TunnelRequest",
     "TurnlaneError",
     "UnavailableError",
     "Violation",

@@ -1,8 +1,9 @@
-"""The contract of the local ends: ingress at the client, egress at the server."""
+"""The contract of the local ends for datagrams, and what the runtime hands to every local end."""
 
 from typing import Protocol
 
 from turnlane.api.batch import Batch
+from turnlane.api.streams import ByteStream, StreamListener
 
 
 class DatagramSocket(Protocol):
@@ -53,6 +54,17 @@ class AdapterContext(Protocol):
 
         Raises `AdapterError` at `upstream_dial`.
         """
+        ...
+
+    async def listen_tcp(self, host: str, port: int) -> StreamListener:
+        """Listen for TCP connections, whose offers name no destination.
+
+        Raises `AdapterError` at `local_bind`.
+        """
+        ...
+
+    async def connect_tcp(self, host: str, port: int) -> ByteStream:
+        """Open a TCP connection; raises `AdapterError` at `upstream_dial`."""
         ...
 
 

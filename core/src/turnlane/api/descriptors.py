@@ -86,5 +86,6 @@ class PlatformTunnelDescriptor(msgspec.Struct, frozen=True):
     summary: str
     platforms: tuple[str, ...]
     implementation: str
+    settings: str | None = None
     stability: str = "provisional"
     contract_minor: int = 0

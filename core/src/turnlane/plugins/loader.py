@@ -354,7 +354,7 @@ def _check_descriptor(hook: str, descriptor: Descriptor, direction: Direction | 
     if descriptor.contract_minor < 0:
         raise _invalid(hook, f"the contract_minor of {identifier!r} is negative")
     references = [descriptor.implementation]
-    if not isinstance(descriptor, PlatformTunnelDescriptor) and descriptor.settings is not None:
+    if descriptor.settings is not None:
         references.append(descriptor.settings)
     for reference in references:
         if _REFERENCE.fullmatch(reference) is None:
