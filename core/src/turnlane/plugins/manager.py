@@ -11,6 +11,7 @@ from turnlane.api import (
     AdapterContext,
     AdapterDescriptor,
     Direction,
+    PlatformTunnel,
     PlatformTunnelDescriptor,
     Provider,
     ProviderContext,
@@ -26,6 +27,8 @@ from turnlane.plugins.settings import describe as describe_settings
 ProviderClass = Callable[[ProviderContext], Provider]
 AdapterClass = Callable[[AdapterContext, str, msgspec.Struct | None], Any]
 """Makes a `DatagramIngress` or a `DatagramEgress`, as the descriptor says."""
+
+TunnelClass = Callable[[msgspec.Struct | None], PlatformTunnel]
 
 _REPAIR = "update or reinstall the plugin; `turnlane plugins list` tells which distribution it is"
 
@@ -135,6 +138,10 @@ class PluginManager:
         """Return one egress adapter; raises `UnavailableError` (`unknown_adapter`)."""
         return self._find(self._egress, Kind.EGRESS, "unknown_adapter", identifier)
 
+    def platform_tunnel(self, identifier: str) -> PlatformTunnelDescriptor:
+        """Return one platform tunnel; raises `UnavailableError` (`unknown_tunnel`)."""
+        return self._find(self._tunnels, Kind.PLATFORM_TUNNEL, "unknown_tunnel", identifier)
+
     def pair(self, ingress: str, egress: str) -> Pair:
         """Return a supported pair.
 
@@ -173,6 +180,13 @@ class PluginManager:
         methods = ("open",) if ingress else ("prepare", "connect")
         what = f"the {kind} {descriptor.id!r}"
         return cast("AdapterClass", _load_class(what, descriptor.implementation, methods))
+
+    def load_tunnel(self, descriptor: PlatformTunnelDescriptor) -> TunnelClass:
+        """Import the class of a platform tunnel of this manager; raises as `load_provider`."""
+        what = f"the {Kind.PLATFORM_TUNNEL} {descriptor.id!r}"
+        return cast(
+            "TunnelClass", _load_class(what, descriptor.implementation, ("capability", "open"))
+        )
 
     def load_settings(self, reference: str) -> type[msgspec.Struct]:
         """Import the settings schema that a descriptor names; raises as `load_provider` does."""

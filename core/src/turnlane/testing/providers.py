@@ -9,11 +9,11 @@ Anywhere else: `findings = await run_checks(case)`. The checks themselves are pl
 in `turnlane.testing.provider_checks`. Only `ProviderConformance` needs pytest.
 """
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from turnlane.testing.provider_bench import CheckFailedError, NotJudgedError, ProviderCase
-from turnlane.testing.provider_checks import CHECKS, Check, name_of
+from turnlane.testing.findings import Finding, findings
+from turnlane.testing.provider_bench import ProviderCase
+from turnlane.testing.provider_checks import CHECKS
 
 if TYPE_CHECKING:
     from turnlane.testing.provider_pytest import ProviderConformance
@@ -21,37 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Finding", "ProviderCase", "ProviderConformance", "run_checks"]
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What one check found.
-
-    `message` says what is wrong, or why the check was not judged: it does not apply, or another
-    one that did not pass must pass before. A check that was not judged counts as passed.
-    """
-
-    check: str
-    passed: bool
-    message: str = ""
-    judged: bool = True
-
-
 async def run_checks(case: ProviderCase) -> list[Finding]:
     """Run all checks on the backend that is running; return a finding of each, in order."""
-    return [await _find(check, case) for check in CHECKS]
-
-
-async def _find(check: Check, case: ProviderCase) -> Finding:
-    name = name_of(check)
-    try:
-        await check(case)
-    except CheckFailedError as error:
-        return Finding(name, False, str(error))
-    except NotJudgedError as error:
-        return Finding(name, True, str(error), judged=False)
-    except Exception as error:
-        # Neither the kit's nor an expected fault of a provider; its text may hold anything.
-        return Finding(name, False, f"the check ended with an unexpected {type(error).__name__}")
-    return Finding(name, True)
+    return await findings(CHECKS, case)
 
 
 def __getattr__(name: str) -> Any:
