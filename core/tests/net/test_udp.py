@@ -7,13 +7,13 @@ import anyio
 import pytest
 
 from turnlane.api import AdapterError, Batch, Stage
+from turnlane.net.adapter_context import SocketContext
 from turnlane.net.udp import (
     MAX_FLOW,
     BoundUdpSocket,
     ConnectedUdpSocket,
     ListeningUdpSocket,
     PeerTable,
-    SocketContext,
 )
 
 pytestmark = pytest.mark.anyio

@@ -6,7 +6,6 @@ from collections import OrderedDict
 import anyio
 from anyio.lowlevel import checkpoint
 
-from turnlane.api.adapters import DatagramSocket
 from turnlane.api.batch import MAX_DATAGRAM, Batch
 from turnlane.api.errors import AdapterError, TransportError
 from turnlane.api.stages import Stage
@@ -169,51 +168,6 @@ class ConnectedUdpSocket(BatchSocket):
             except OSError:
                 self.dropped += 1
         return sent
-
-
-class SocketContext:
-    """Hands batched sockets to adapters (`turnlane.api.AdapterContext`)."""
-
-    async def bind_udp(self, host: str, port: int) -> DatagramSocket:
-        """Bind a socket that numbers its peers; raises `AdapterError` at `local_bind`."""
-        try:
-            family, address = await resolve(
-                host, port, socket.SOCK_DGRAM, stage=Stage.LOCAL_BIND, code="listen_name_unresolved"
-            )
-        except TransportError as error:
-            raise AdapterError(error.stage, error.code, error.message, error.advice) from None
-        try:
-            return BoundUdpSocket(open_socket(family, socket.SOCK_DGRAM, bind=address))
-        except OSError as error:
-            raise AdapterError(
-                Stage.LOCAL_BIND,
-                "local_bind_failed",
-                f"cannot listen on {host} port {port}: {reason(error)}",
-                "choose another address, or stop what uses this one",
-            ) from None
-
-    async def connect_udp(self, host: str, port: int, flow: int) -> DatagramSocket:
-        """Connect a socket for one flow; raises `AdapterError` at `upstream_dial`."""
-        try:
-            family, address = await resolve(
-                host,
-                port,
-                socket.SOCK_DGRAM,
-                stage=Stage.UPSTREAM_DIAL,
-                code="upstream_name_unresolved",
-            )
-        except TransportError as error:
-            raise AdapterError(error.stage, error.code, error.message, error.advice) from None
-        try:
-            opened = open_socket(family, socket.SOCK_DGRAM, connect=address)
-        except OSError as error:
-            raise AdapterError(
-                Stage.UPSTREAM_DIAL,
-                "upstream_unreachable",
-                f"cannot open a socket to the upstream: {reason(error)}",
-                "check the server's --connect address and its routes",
-            ) from None
-        return ConnectedUdpSocket(opened, flow)
 
 
 class ListeningUdpSocket:

@@ -14,7 +14,8 @@ from turnlane.api import (
     Stage,
     TurnlaneError,
 )
-from turnlane.net.udp import BatchSocket, SocketContext
+from turnlane.net.adapter_context import SocketContext
+from turnlane.net.udp import BatchSocket
 from turnlane.plugins.manager import PluginManager
 
 
