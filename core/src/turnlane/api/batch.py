@@ -12,14 +12,17 @@ MAX_DATAGRAM = 65_535
 class Batch:
     """Up to `capacity` datagrams as a struct of arrays over one contiguous buffer.
 
-    Packet `i` is `buffer[starts[i] : starts[i] + sizes[i]]` and belongs to flow `flows[i]`;
-    `HEADROOM` bytes before it are free for headers. Only the first `len(batch)` entries of the
-    arrays mean anything. A flow is a small integer (24 bits) that the local end gives to each of
-    its peers. Batches are filled in place and reused: whoever receives one uses it before the next
-    `receive`, or copies.
+    Packet `i` is `buffer[starts[i] : starts[i] + sizes[i]]` and belongs to flow `flows[i]`. Only
+    the first `len(batch)` entries of the arrays mean anything. A flow is a small integer (24 bits)
+    that the local end gives to each of its peers.
+
+    Packets stand in ascending order, and are used once, from the first to the last: the `HEADROOM`
+    bytes before a packet are free for headers, and may be the end of the packet before it. Batches
+    are filled in place and reused: whoever receives one uses it before the next `receive`, or
+    copies.
     """
 
-    __slots__ = ("buffer", "capacity", "count", "end", "flows", "sizes", "starts", "view")
+    __slots__ = ("buffer", "capacity", "count", "end", "flows", "native", "sizes", "starts", "view")
 
     def __init__(self, capacity: int = 64, size: int = 256 * 1024) -> None:
         """Make an empty batch for `capacity` packets that share `size` bytes, headroom included."""
@@ -31,6 +34,8 @@ class Batch:
         self.starts = [0] * capacity
         self.sizes = [0] * capacity
         self.flows = [0] * capacity
+        self.native: object = None
+        """What the runtime keeps beside the buffer; nobody else's business."""
         self.count = 0
         self.end = 0
 
@@ -82,3 +87,16 @@ class Batch:
             raise IndexError(index)
         start = self.starts[index]
         return self.view[start : start + self.sizes[index]]
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """Return packets `start` to `stop - 1` as a batch that shares the buffer, to be read."""
+        part = object.__new__(Batch)
+        part.buffer = self.buffer
+        part.view = self.view
+        part.native = self.native
+        part.starts = self.starts[start:stop]
+        part.sizes = self.sizes[start:stop]
+        part.flows = self.flows[start:stop]
+        part.capacity = part.count = stop - start
+        part.end = len(self.buffer)
+        return part

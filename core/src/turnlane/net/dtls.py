@@ -11,9 +11,12 @@ from typing import Self
 
 from OpenSSL import SSL
 
+from turnlane.api.batch import Batch
 from turnlane.net import openssl
 from turnlane.net.dtls_context import Witness, client_context, new_connection, server_context
 from turnlane.net.identity import Identity, Pin
+from turnlane.net.record_layout import RecordError, RecordLayout, Stopped
+from turnlane.net.records import Records, records_of
 from turnlane.proto.dtls_flight import FlightPacker
 from turnlane.proto.dtls_records import (
     RECORD_HEADER_SIZE,
@@ -35,7 +38,10 @@ MIN_MTU = 256
 """OpenSSL fragments its handshake to no less."""
 
 OVERHEAD = 37
-"""What an AES-GCM record adds: header 13, explicit nonce 8, tag 16 (RFC 5288). ChaCha20: 29."""
+"""What an AES-GCM record adds: header 13, explicit nonce 8, tag 16 (RFC 5288)."""
+
+CHACHA20_OVERHEAD = 29
+"""What a ChaCha20-Poly1305 record adds: it has no explicit nonce (RFC 7905)."""
 
 DEFAULT_HANDSHAKE_TIMEOUT = 20.0
 
@@ -183,6 +189,9 @@ class DtlsAssociation:
         self._retransmit_after = INITIAL_RETRANSMISSION
         self._outbox: deque[bytes] = deque()
         self._events: deque[DtlsEvent] = deque()
+        self._records: Records | None = None
+        self.overhead = OVERHEAD
+        """Bytes by which a record is longer than its payload, once established."""
 
     @classmethod
     def client(
@@ -324,6 +333,45 @@ class DtlsAssociation:
             raise PayloadSizeError(f"{len(payload)} bytes; a payload has 1 to {MAX_PAYLOAD} bytes")
         self._connection.send(payload)
         return self._connection.bio_read(len(payload) + OVERHEAD)
+
+    def seal(
+        self, layout: RecordLayout, batch: Batch, start: int, stop: int, sealed: Batch
+    ) -> int:
+        """Put packets of `batch` into messages in `sealed`; see `turnlane.net.records.Records`.
+
+        Raises `AssociationStateError` when the association is not established (any more).
+        """
+        if self._state is not State.ESTABLISHED or self._records is None:
+            raise AssociationStateError("no association to encrypt for")
+        try:
+            return self._records.seal(layout, batch, start, stop, sealed)
+        except RecordError:
+            openssl.clear_error_queue()
+            raise AssociationStateError("the association takes nothing any more") from None
+
+    def open(
+        self, layout: RecordLayout, received: Batch, start: int, stop: int, opened: Batch
+    ) -> tuple[int, Stopped]:
+        """Append the payloads of messages to `opened`; see `turnlane.net.records.Records`.
+
+        Messages that are more than one record of payload are not touched: `receive_datagram` is
+        for them, and for whatever comes while the association is not established.
+        """
+        records = self._records
+        while self._state is State.ESTABLISHED and records is not None:
+            start, stopped = records.open(layout, received, start, stop, opened)
+            if stopped is not Stopped.VOID:
+                return start, stopped
+            self._read_payload()  # nothing is left to read, but it tells whether this is the end
+            self.statistics.discarded += 1
+            if start == stop:
+                return start, Stopped.DONE
+        return start, Stopped.FOREIGN
+
+    @property
+    def control(self) -> bytes:
+        """The record for which `open` came to a halt with `Stopped.CONTROL`."""
+        return b"" if self._records is None else self._records.control
 
     def export(self, label: bytes, length: int, context: bytes = b"") -> bytes:
         """Derive `length` bytes that both ends share and nobody else knows (RFC 5705).
@@ -484,6 +532,8 @@ class DtlsAssociation:
         self._flight_sent_at = now
         self._outbox.extend(self._packer.pack(flight))
         cipher = self._connection.get_cipher_name() or ""
+        self.overhead = CHACHA20_OVERHEAD if "CHACHA20" in cipher else OVERHEAD
+        self._records = records_of(self._connection, self.overhead)
         self._events.append(HandshakeCompleted(cipher, self._witness.peer_pin))
 
     def _refuse_without_extended_master_secret(self) -> None:

@@ -137,6 +137,9 @@ class UnknownFrame:
 Frame = Datagram | Ping | Pong | Drain | Bye | UnknownFrame
 
 _HEADER = struct.Struct(">I")
+header_word = _HEADER.unpack_from
+"""Reads the first four bytes of a record for `header_flow`, in a tuple of one number."""
+
 _CONTROL_HEADER = struct.Struct(">BBH")
 _TWO_COUNTERS = struct.Struct(">II")
 _MILLISECONDS = struct.Struct(">I")
@@ -155,6 +158,18 @@ def write_datagram_header(buffer: bytearray | memoryview, offset: int, flow: int
     _HEADER.pack_into(buffer, offset, _DATAGRAM_WORD | flow)
 
 
+def datagram_header(flow: int) -> bytes:
+    """Return a datagram frame's header; raises `ValueError` as `write_datagram_header` does."""
+    if flow >> 24:
+        raise ValueError("a flow has 24 bits")
+    return _HEADER.pack(_DATAGRAM_WORD | flow)
+
+
+def header_flow(word: int) -> int:
+    """Return the flow that a record's first four bytes name, as one number, or -1: no datagram."""
+    return word & MAX_FLOW if word >> 24 == FrameKind.DATAGRAM else -1
+
+
 def datagram_flow(buffer: Record, offset: int = 0, size: int | None = None) -> int:
     """Return the flow of the record `buffer[offset : offset + size]`, or -1: not a datagram.
 
@@ -163,8 +178,7 @@ def datagram_flow(buffer: Record, offset: int = 0, size: int | None = None) -> i
     """
     if (len(buffer) - offset if size is None else size) < HEADER_SIZE:
         return -1
-    word: int = _HEADER.unpack_from(buffer, offset)[0]
-    return word & MAX_FLOW if word >> 24 == FrameKind.DATAGRAM else -1
+    return header_flow(_HEADER.unpack_from(buffer, offset)[0])
 
 
 def parse_untrusted(record: Record) -> Frame:

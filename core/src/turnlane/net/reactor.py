@@ -1,0 +1,126 @@
+"""The one file that knows the event loop: a function called whenever a socket is readable.
+
+On asyncio it hangs on the loop's own reader callback, which costs less than half of a task that
+waits and is woken (measured: docs/adr/0008-data-plane.md); on trio a task waits.
+"""
+
+import asyncio  # noqa: TID251 this is the place for it
+import socket
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+import anyio
+
+SAMPLE = 32
+"""Wake-ups after which the nap is thought over."""
+
+LONGEST_NAP = 100e-6
+"""Seconds that a datagram waits at most for company."""
+
+_SMALL = 4
+"""Datagrams a wake-up, on average: above, batches are good without a nap."""
+
+_FREQUENT = 9_000.0
+"""Wake-ups a second below which a nap of `LONGEST_NAP` would find nothing more."""
+
+_SLACK = 60e-6
+"""Seconds by which a sleep is usually longer than asked for: the kernel's timer slack, and waking."""
+
+
+class Moderation:
+    """Decides how long to nap before a wake-up's datagrams are read, so that more come together.
+
+    A nap pays when wake-ups are many and each brings little: it saves wake-ups, and adds at most
+    `LONGEST_NAP` to the way of a datagram. At lower rates there is none.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.nap = 0.0
+        self._clock = clock
+        self._wakeups = 0
+        self._datagrams = 0
+        self._since = clock()
+
+    def note(self, datagrams: int) -> None:
+        """Take note of a wake-up and of what it brought."""
+        self._wakeups += 1
+        self._datagrams += datagrams
+        if self._wakeups >= SAMPLE:
+            self._think()
+
+    def _think(self) -> None:
+        now = self._clock()
+        elapsed = max(now - self._since, 1e-6)
+        rate = self._datagrams / elapsed
+        few = self._datagrams < _SMALL * self._wakeups
+        # While napping the wake-ups are fewer because of it: then the datagrams' rate decides.
+        frequent = (rate if self.nap else self._wakeups / elapsed) > _FREQUENT
+        self.nap = LONGEST_NAP - _SLACK if frequent and few else 0.0
+        self._wakeups = self._datagrams = 0
+        self._since = now
+
+
+class Readiness:
+    """Calls `on_readable` whenever `opened` has something to read.
+
+    `on_readable` never waits; it returns how many datagrams there were.
+    """
+
+    def __init__(self, opened: socket.socket, on_readable: Callable[[], int]) -> None:
+        self._socket = opened
+        self._on_readable = on_readable
+        self._future: asyncio.Future[NoReturn] | None = None
+        self._ended: BaseException | None = None
+
+    async def run(self) -> NoReturn:
+        """Call until cancelled; raises what `on_readable` raised, and what `end` was given."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            await self._run_waiting()
+        await self._run_on(loop)
+
+    def end(self, error: BaseException) -> None:
+        """Make `run` raise `error`; the socket may be closed at once."""
+        self._ended = error
+        if self._future is not None and not self._future.done():
+            self._future.get_loop().remove_reader(self._socket)
+            self._future.set_exception(error)
+
+    async def _run_on(self, loop: asyncio.AbstractEventLoop) -> NoReturn:
+        if self._ended is not None:
+            raise self._ended
+        future: asyncio.Future[NoReturn] = loop.create_future()
+        self._future = future
+        loop.add_reader(self._socket, self._called(loop.time))
+        try:
+            return await future
+        finally:
+            self._future = None
+            if self._ended is None:
+                loop.remove_reader(self._socket)
+
+    def _called(self, clock: Callable[[], float]) -> Callable[[], None]:
+        moderation = Moderation(clock)
+        on_readable = self._on_readable
+        sleep = time.sleep
+
+        def called() -> None:
+            if moderation.nap:
+                sleep(moderation.nap)
+            try:
+                moderation.note(on_readable())
+            except Exception as error:
+                self.end(error)
+
+        return called
+
+    async def _run_waiting(self) -> NoReturn:
+        while True:
+            if self._ended is not None:
+                raise self._ended
+            await anyio.wait_readable(self._socket)
+            if self._ended is not None:
+                raise self._ended
+            self._on_readable()
