@@ -21,18 +21,23 @@ class Kept(StrEnum):
     """For how long a front end keeps a setting."""
 
     PROFILE = "profile"
+    """With the profile, until it is changed."""
     EPHEMERAL = "ephemeral"
+    """For one session: it is asked anew each time."""
 
 
 ViolationCode = Literal["required", "unknown", "type", "enum", "pattern", "range"]
 
 
 class Violation(msgspec.Struct, frozen=True, order=True):
-    """What is wrong with one field; `message` never repeats the value."""
+    """What is wrong with one field."""
 
     field: str
+    """The field; inside of a table or a list with the way to it, such as `servers[0].port`."""
     code: ViolationCode
+    """What kind of thing is wrong, for scripts."""
     message: str
+    """What is wrong, in words that never repeat the value."""
 
 
 class SettingsError(PolicyError):
