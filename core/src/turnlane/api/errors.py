@@ -10,13 +10,14 @@ class TurnlaneError(Exception):
     """A failure an operator is told about.
 
     `stage` says where it happened, `code` is a stable snake_case name for scripts, `message` says
-    what happened and `advice` what to do next; `details` has a line for each finding, where there
-    are several. None of them ever contains a secret: whoever raises an error puts no link,
-    password, token or key into its text.
+    what happened and `advice` what to do next. None of them ever contains a secret: whoever raises
+    an error puts no link, password, token or key into its text.
     """
 
     exit_code: ClassVar[int] = 1
+    """What a command that failed with it exits with; subclasses have their own."""
     details: tuple[str, ...] = ()
+    """A line for each finding, where there are several."""
 
     def __init__(self, stage: Stage, code: str, message: str, advice: str = "") -> None:
         super().__init__(stage, code, message, advice)

@@ -35,7 +35,7 @@ class Violation(msgspec.Struct, frozen=True, order=True):
     field: str
     """The field; inside of a table or a list with the way to it, such as `servers[0].port`."""
     code: ViolationCode
-    """What kind of thing is wrong, for scripts."""
+    """What kind of thing is wrong: `required`, `unknown`, `type`, `enum`, `pattern` or `range`."""
     message: str
     """What is wrong, in words that never repeat the value."""
 
