@@ -124,7 +124,7 @@ def test_what_an_adapter_can_be_told_is_shown(run, end) -> None:
     shown = run("adapters", "show", end, "told").out
     told = json.loads(run("adapters", "show", end, "told", "--json").out)
 
-    assert "whole number, at least 1 and at most 255" in " ".join(shown.split())
+    assert "whole number, at least 1, at most 255" in " ".join(shown.split())
     assert "default-k" not in shown
     assert (told["direction"], told["distribution"]) == (end, "turnlane-told")
     assert [each["name"] for each in told["settings_schema"]] == ["ttl", "key"]
