@@ -31,7 +31,7 @@ def test_a_commands_section_names_its_options_and_no_others(command: str) -> Non
     named = re.findall(r"--([a-z][a-z-]*)", section(f"`turnlane {command}`"))
     names = {name.replace("-", "_") for name in named} - SHARED
     # An option that is said again and again is a table in the file, and called after that.
-    renamed = {"set": "settings"}
+    renamed = {f"{end}set": f"{end}settings" for end in ("", "ingress_", "egress_")}
     assert {renamed.get(name, name) for name in names} - {"no_dtls"} == options(command)
 
 

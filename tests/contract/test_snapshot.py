@@ -9,10 +9,36 @@ changed in `docs/contract-changes.md`, then store the new snapshot beside the ol
 
 import itertools
 import json
+from inspect import get_annotations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from turnlane.api import CONTRACT_MAJOR, CONTRACT_MINOR
+import msgspec
+import pytest
+
+import turnlane.api
+from turnlane.api import (
+    CONTRACT_MAJOR,
+    CONTRACT_MINOR,
+    AdapterError,
+    Batch,
+    Direction,
+    InternalError,
+    Kept,
+    LinkError,
+    PolicyError,
+    Provider,
+    ProviderError,
+    RelayEndpoint,
+    Secret,
+    SessionError,
+    SettingsError,
+    Stage,
+    TransportError,
+    TurnlaneError,
+    UnavailableError,
+    ViolationCode,
+)
 from turnlane_tests.contract import snapshot
 
 HERE = Path(__file__).parent
@@ -51,12 +77,141 @@ def test_within_a_major_version_nothing_is_taken_away() -> None:
         assert removed(older, newer) == []
 
 
+def lost(name: str, old: object, new: object) -> list[str]:
+    """Say what the snapshot misses when the name of the contract means another object."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turnlane.api, name, old)
+        before = snapshot()
+        patch.setattr(turnlane.api, name, new)
+        return removed(before, snapshot())
+
+
 def test_what_is_taken_away_is_noticed() -> None:
     old = snapshot()
     for name in ("Provider", "Stage", "Resolution"):
         new = snapshot()
         del new["names"][name]
         assert removed(old, new) == [f".names.{name}"]
-    new = snapshot()
-    new["names"]["Resolution"]["fields"]["renewal"]["default"] = "required"
-    assert removed(old, new) == [".names.Resolution.fields.renewal.default"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "place"),
+    [
+        (TurnlaneError, "exit_code", "attributes.exit_code.value"),
+        (TurnlaneError, "details", "attributes.details.value"),
+        (Batch, "flows", "attributes.flows.slot"),
+        (Batch, "__len__", "members.__len__"),
+        (Batch, "__iter__", "members.__iter__"),
+        (Batch, "full", "members.full"),
+        (Secret, "reveal", "members.reveal"),
+        (Secret, "__repr__", "members.__repr__"),
+        (Provider, "resolve", "members"),
+        (RelayEndpoint, "address", "members"),
+    ],
+)
+def test_a_constant_a_slot_a_method_and_a_property_are_missed(
+    owner: type, name: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = snapshot()
+    monkeypatch.delattr(owner, name)
+    assert removed(before, snapshot()) == [f".names.{owner.__name__}.{place}"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (TurnlaneError, "stage"),
+        (TurnlaneError, "advice"),
+        (ProviderError, "artifact"),
+        (SettingsError, "violations"),
+    ],
+)
+def test_an_attribute_of_instances_is_missed(
+    owner: type, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = snapshot()
+    monkeypatch.delitem(owner.__annotations__, name)
+    (missed,) = removed(before, snapshot())
+    place = f".names.{owner.__name__}.attributes.{name}"
+    assert place.startswith(missed)
+
+
+def test_whatever_an_instance_has_is_declared_by_its_class() -> None:
+    instances = [
+        TurnlaneError(Stage.LISTEN, "code", "message"),
+        PolicyError("code", "message"),
+        UnavailableError("code", "message"),
+        ProviderError("code", "message"),
+        LinkError("code", "message"),
+        TransportError(Stage.LISTEN, "code", "message"),
+        SessionError(Stage.LISTEN, "code", "message"),
+        AdapterError(Stage.LISTEN, "code", "message"),
+        InternalError(Stage.LISTEN, ValueError()),
+        SettingsError("acme", ()),
+    ]
+    public = [getattr(turnlane.api, name) for name in turnlane.api.__all__]
+    classes = {each for each in public if isinstance(each, type) and issubclass(each, Exception)}
+    assert {type(each) for each in instances} == classes
+    for each in instances:
+        declared = {name for kind in type(each).mro() for name in get_annotations(kind)}
+        assert vars(each).keys() <= declared
+    assert get_annotations(Batch).keys() == set(Batch.__slots__)
+
+
+class Loose(msgspec.Struct):
+    """A struct as plain as can be."""
+
+    first: int
+    second: int = 0
+
+
+class Frozen(msgspec.Struct, frozen=True, order=True):
+    first: int
+    second: int = 0
+
+
+class ByKeyword(msgspec.Struct, kw_only=True):
+    first: int
+    second: int = 0
+
+
+class Shorter(msgspec.Struct):
+    first: int
+
+
+class Stricter(msgspec.Struct):
+    first: int
+    second: int
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "places"),
+    [
+        (Frozen, Loose, ["options"]),
+        (ByKeyword, Loose, ["options"]),
+        (Loose, Shorter, ["fields.second"]),
+        (Loose, Stricter, ["fields.second.default"]),
+        (ViolationCode, Literal["required"], ["alias"]),
+        (3, 4, ["value"]),
+        (lambda one, two: None, lambda one: None, ["function"]),
+        (Kept, Direction, ["members.PROFILE", "members.EPHEMERAL"]),
+        (SettingsError, ValueError, ["attributes", "bases", "members"]),
+    ],
+)
+def test_options_fields_and_what_else_a_name_means_are_missed(
+    old: object, new: object, places: list[str]
+) -> None:
+    assert set(lost("Kept", old, new)) == {f".names.Kept.{place}" for place in places}
+
+
+def test_what_a_function_takes_by_keyword_and_what_it_defaults_to_is_noticed() -> None:
+    def loose(one: int, two: int = 0) -> None: ...
+    def by_keyword(one: int, *, two: int = 0) -> None: ...
+    def stricter(one: int, two: int) -> None: ...
+
+    assert lost("setting", loose, by_keyword) == [".names.setting.function"]
+    assert lost("setting", loose, stricter) == [".names.setting.function"]
+
+
+def test_what_is_added_takes_nothing_away() -> None:
+    assert lost("Kept", Shorter, Loose) == []

@@ -288,3 +288,23 @@ def test_the_process_environment_is_asked_by_default(
     monkeypatch.setenv("TURNLANE_DISABLE_PLUGINS", "acme-turn")
 
     assert "acme-turn" in {each.name for each in PluginManager.load().records}
+
+
+class Tunnel:
+    async def capability(self) -> None: ...
+    async def open(self) -> None: ...
+
+
+def test_a_platform_tunnel_is_found_by_id_and_imported_on_first_use(made_up: ModuleType) -> None:
+    manager = PluginManager.from_modules([Plugin()])
+    vars(made_up)["Tunnel"] = Tunnel
+
+    assert manager.load_tunnel(manager.platform_tunnel("tun")) is Tunnel
+    with pytest.raises(
+        UnavailableError, match="there is no platform tunnel named 'nope'"
+    ) as caught:
+        manager.platform_tunnel("nope")
+    assert (caught.value.code, caught.value.advice) == ("unknown_tunnel", "available: tun")
+    del Tunnel.capability
+    with pytest.raises(UnavailableError, match="'tun': made_up:Tunnel has no method capability"):
+        manager.load_tunnel(manager.platform_tunnel("tun"))

@@ -13,6 +13,7 @@ from turnlane.api import (
     LinkError,
     ProviderError,
     RelayEndpoint,
+    Renewal,
     Secret,
     SettingsError,
     UnavailableError,
@@ -231,6 +232,31 @@ async def test_a_provider_uses_another_with_settings_of_its_own(
     outer, inner = scripted.requests
     assert (outer.link, inner.link) == (Secret("acme://planted-secret"), Secret("acme://inner"))
     assert (inner.settings.colour, inner.interactive) == ("blue", True)
+
+
+@pytest.mark.parametrize(
+    ("renewable", "given", "found"),
+    [
+        (True, None, Renewal.RESOLVE),
+        (False, None, Renewal.NEVER),
+        (True, Renewal.CHALLENGE, Renewal.CHALLENGE),
+        (True, Renewal.NEVER, Renewal.NEVER),
+    ],
+)
+async def test_a_provider_sees_how_what_it_got_through_another_is_renewed(
+    scripted, resolver, profile, good, *, renewable, given, found
+) -> None:
+    seen = []
+
+    async def delegate(context):
+        resolution = await context.resolve_with("scripted", Secret("acme://inner"))
+        seen.append(resolution.renewal)
+        return resolution
+
+    scripted.script = [delegate, good(renewal=given)]
+    resolution = await resolver(renewable=renewable).resolve(profile(provider="bare"))
+    assert seen == [found]
+    assert resolution.renewal is found
 
 
 async def test_providers_that_use_each_other_without_end_are_stopped(

@@ -326,6 +326,26 @@ async def test_a_task_that_runs_on_is_left_over(tmp_path: Path) -> None:
     assert await left_since(before, [tmp_path]) == []
 
 
+async def test_the_thread_in_which_a_backend_waited_for_a_child_is_not_left_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = threading.Event()
+    plain = threading.Thread.run
+
+    def run(thread: threading.Thread) -> None:
+        plain(thread)
+        if "waitpid" in thread.name:  # it has told of the child, and takes its time to end
+            looked.wait(20)
+
+    monkeypatch.setattr(threading.Thread, "run", run)
+    before = Holdings.take([tmp_path])
+    try:
+        await anyio.run_process([sys.executable, "-S", "-c", ""])
+        assert await left_since(before, [tmp_path]) == []
+    finally:
+        looked.set()
+
+
 async def test_a_fake_context_serves_unit_tests_without_a_host(samples: Any) -> None:
     prepared = samples.Resolution(
         samples.Credentials((samples.ENDPOINT,), samples.Secret("u"), samples.Secret("p")),

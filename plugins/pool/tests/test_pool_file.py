@@ -149,7 +149,7 @@ def test_all_violations_of_the_file_are_told_at_once(tmp_path: Path) -> None:
         ("pools.a.members[0].name", "pattern"),
         ("pools.a.members[0].provider", "pattern"),
         ("pools.a.members[1].link", "required"),
-        ("pools.a.members[2].link_env", "enum"),
+        ("pools.a.members[2].link_env", "unknown"),
         ("pools.a.members[3].?", "unknown"),
         ("pools.a.members[3].link", "range"),
         ("pools.a.members[3].provider", "type"),

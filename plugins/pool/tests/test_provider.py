@@ -1,9 +1,8 @@
-"""The provider through the real resolver: order, weights, fall-over, back-off, cycles, secrets."""
+"""The provider through the real resolver: order, weights, fall-over, back-off, secrets."""
 
 import json
 import logging
 from collections import Counter
-from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -51,6 +50,14 @@ async def test_an_ordered_pool_asks_its_first_member_and_gives_what_that_gives(w
     assert world.asked == ["own"]
     assert resolution.credentials is given.credentials
     assert resolution.renewal is Renewal.CHALLENGE
+
+
+async def test_where_a_member_does_not_say_how_it_is_renewed_its_descriptor_does(
+    world: Any,
+) -> None:
+    world.write_pool("ordered", {"own": None})
+
+    assert (await world.resolve()).renewal is Renewal.NEVER
 
 
 async def test_the_artifact_wraps_the_record_of_the_member(world: Any) -> None:
@@ -465,84 +472,6 @@ def remembered(world: Any) -> dict[str, tuple[Any, ...]]:
         name: (health.failures, health.code, health.since, health.pause, health.credit)
         for name, health in memory.items()
     }
-
-
-# Cycles
-
-
-def chained(*links: tuple[str, str]) -> str:
-    """Write pools that each have one member, the pool behind the link."""
-    return "\n".join(
-        f'[pools.{name}]\nstrategy = "ordered"\n'
-        f'members = [{{ provider = "pool", name = "inner", {link} }}]'
-        for name, link in links
-    )
-
-
-@pytest.mark.parametrize(
-    ("links", "way"),
-    [
-        ([("home", 'link = "pool:home"')], "home > home"),
-        ([("home", 'link = "pool:b"'), ("b", 'link = "pool:home"')], "home > b > home"),
-        ([("home", 'link = "pool:b"'), ("b", 'link = "pool:b"')], "b > b"),
-    ],
-)
-async def test_a_pool_that_leads_back_to_itself_is_refused_with_the_way(
-    world: Any, links: list[tuple[str, str]], way: str
-) -> None:
-    world.write(chained(*links))
-
-    error = await failure(world)
-
-    assert error.code == "provider_cycle"
-    assert f"leads back to itself: {way}" in error.message
-    assert stages(error.artifact) == [("read_pool", "provider_error", "provider_cycle")]
-
-
-async def test_a_cycle_through_files_is_found_on_the_way(world: Any) -> None:
-    world.write("pool:home", "home.link")
-    world.write(chained(("home", 'link = "pool:b"'), ("b", 'link_file = "home.link"')))
-
-    error = await failure(world)
-
-    assert error.code == "provider_cycle"
-    assert error.message == "no member of the pool home resolved: inner (provider_cycle)"
-    assert error.advice.startswith("mend in pool.toml or beside it: inner; ")
-
-
-async def test_a_cycle_through_a_file_falls_over_and_is_told(world: Any) -> None:
-    world.write("pool:home", "home.link")
-    world.write(
-        '[pools.home]\nstrategy = "ordered"\n'
-        'members = [{ provider = "pool", link_file = "home.link" },\n'
-        '{ provider = "plain", link = "spare#" }]'
-    )
-
-    resolution = await world.resolve()
-
-    assert stages(resolution.artifact)[1:] == [
-        ("member:pool", "provider_error", "provider_cycle"),
-        ("member:plain", "resolution", None),
-    ]
-    assert world.asked == ["spare"]
-
-
-async def test_pools_nested_too_deeply_are_a_cycle_to_the_runtime(world: Any) -> None:
-    names = ["home", "b", "c", "d", "e"]
-    links = [(a, f'link = "pool:{b}"') for a, b in pairwise(names)]
-    leaf = '\n[pools.e]\nstrategy = "ordered"\nmembers = [{ provider = "plain", link = "x#" }]'
-    world.write(chained(*links) + leaf)
-
-    assert (await failure(world)).code == "provider_cycle"
-    assert await world.user("pool:c") == "x"
-
-
-async def test_one_pool_may_be_in_two_places(world: Any) -> None:
-    leaf = '\n[pools.b]\nstrategy = "ordered"\nmembers = [{ provider = "plain", link = "x#" }]'
-    world.write(chained(("home", 'link = "pool:b"'), ("c", 'link = "pool:b"')) + leaf)
-
-    assert await world.user() == "x"
-    assert await world.user("pool:c") == "x"
 
 
 # Links and secrets

@@ -3,6 +3,7 @@
 import enum
 import inspect
 import re
+import types
 from typing import Any
 
 import msgspec
@@ -32,10 +33,12 @@ def _is_hook(member: object) -> bool:
 
 
 def _describe(value: Any) -> Any:
-    if isinstance(value, type):
+    if isinstance(value, type) and not hasattr(value, "__args__"):
         return _class(value)
     if inspect.isfunction(value):
         return {"function": _signature(value)}
+    if hasattr(value, "__args__"):
+        return {"alias": _type(value)}
     if isinstance(value, (int, str)):
         return {"value": value}
     return {"object": type(value).__name__}
@@ -47,6 +50,7 @@ def _class(value: type) -> dict[str, Any]:
         described["members"] = {member.name: member.value for member in value}
         return described
     if issubclass(value, msgspec.Struct):
+        described["options"] = _options(value)
         described["fields"] = {
             field.name: {
                 "type": _type(field.type),
@@ -54,26 +58,64 @@ def _class(value: type) -> dict[str, Any]:
             }
             for field in msgspec.structs.fields(value)
         }
-    methods = {
+    else:
+        described["attributes"] = _attributes(value)
+    described["members"] = {
         name: _member(member)
-        for name, member in vars(value).items()
-        if not name.startswith("_") or (name == "__init__" and not _is_protocol(value))
-        if inspect.isfunction(member) or isinstance(member, (property, classmethod))
+        for name, member in sorted(vars(value).items())
+        if _is_ours(name, member)
     }
-    if methods and not issubclass(value, msgspec.Struct):
-        described["members"] = dict(sorted(methods.items()))
-    return described
+    return {part: found for part, found in described.items() if found}
 
 
-def _is_protocol(value: type) -> bool:
-    return bool(getattr(value, "_is_protocol", False))
+def _options(value: type[msgspec.Struct]) -> dict[str, Any]:
+    """Return what the class was told beside its fields, as far as it is not the default."""
+    plain, config = Plain.__struct_config__, value.__struct_config__
+    names = [name for name in dir(config) if not name.startswith("_")]
+    options = {
+        name: getattr(config, name)
+        for name in names
+        if getattr(config, name) != getattr(plain, name)
+    }
+    keyword_only = [
+        parameter.name
+        for parameter in inspect.signature(value).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    return {**options, "kw_only": keyword_only} if keyword_only else options
+
+
+class Plain(msgspec.Struct):
+    """A struct that was told nothing."""
+
+
+def _attributes(value: type) -> dict[str, Any]:
+    """Return what instances and the class have beside methods: annotated, in slots, or constant."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, annotation in inspect.get_annotations(value).items():
+        found.setdefault(name, {})["type"] = _type(annotation)
+    for name, member in vars(value).items():
+        if isinstance(member, types.MemberDescriptorType):
+            found.setdefault(name, {})["slot"] = True
+        elif isinstance(member, (bool, int, float, str, tuple)):
+            found.setdefault(name, {})["value"] = repr(member)
+    return {name: each for name, each in sorted(found.items()) if not name.startswith("_")}
+
+
+def _is_ours(name: str, member: Any) -> bool:
+    """Whether a member was written for the contract: not private, not made by Python."""
+    if name.startswith("_") and not name.startswith("__"):
+        return False
+    function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+    return inspect.isfunction(function) and function.__module__.startswith("turnlane.")
 
 
 def _member(member: Any) -> str:
     if isinstance(member, property) and member.fget is not None:
-        return "property -> " + _type(inspect.signature(member.fget).return_annotation)
-    if isinstance(member, classmethod):
-        return "classmethod " + _signature(member.__func__)
+        shown = "property" if member.fset is None else "settable property"
+        return f"{shown} -> {_type(inspect.signature(member.fget).return_annotation)}"
+    if isinstance(member, (classmethod, staticmethod)):
+        return f"{type(member).__name__} {_signature(member.__func__)}"
     prefix = "async " if inspect.iscoroutinefunction(member) else ""
     return prefix + _signature(member)
 
@@ -94,9 +136,7 @@ def _signature(function: Any) -> str:
 def _type(annotation: Any) -> str:
     if isinstance(annotation, type) and not hasattr(annotation, "__args__"):
         return annotation.__name__
-    return re.sub(
-        r"\b(?:typing|collections\.abc|contextlib|turnlane\.api\.\w+)\.", "", str(annotation)
-    )
+    return _MODULES.sub("", str(annotation))
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:

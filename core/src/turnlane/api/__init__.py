@@ -42,7 +42,7 @@ from turnlane.api.errors import (
 from turnlane.api.hooks import COMMAND_GROUP, PLUGIN_GROUP, hookimpl, hookspec
 from turnlane.api.provider import Provider, ProviderContext, ResolveRequest
 from turnlane.api.secrets import Secret
-from turnlane.api.settings import Kept, SettingsError, Violation, setting
+from turnlane.api.settings import Kept, SettingsError, Violation, ViolationCode, setting
 from turnlane.api.stages import Stage
 from turnlane.api.streams import (
     ByteStream,
@@ -121,6 +121,7 @@ __all__ = [
     "TurnlaneError",
     "UnavailableError",
     "Violation",
+    "ViolationCode",
     "hookimpl",
     "hookspec",
     "setting",

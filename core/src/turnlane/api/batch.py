@@ -24,6 +24,23 @@ class Batch:
 
     __slots__ = ("buffer", "capacity", "count", "end", "flows", "native", "sizes", "starts", "view")
 
+    buffer: bytearray
+    """The bytes of all packets."""
+    capacity: int
+    """The most packets that it holds."""
+    count: int
+    """Packets that it holds now, as `len` tells."""
+    end: int
+    """Bytes of the buffer that are taken."""
+    flows: list[int]
+    """The flow of each packet."""
+    sizes: list[int]
+    """The bytes of each packet."""
+    starts: list[int]
+    """Where each packet begins in the buffer."""
+    view: memoryview
+    """The buffer, to be sliced without a copy."""
+
     def __init__(self, capacity: int = 64, size: int = 256 * 1024) -> None:
         """Make an empty batch for `capacity` packets that share `size` bytes, headroom included."""
         if capacity < 1 or size < MAX_DATAGRAM + HEADROOM:

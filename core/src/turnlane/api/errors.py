@@ -9,14 +9,23 @@ from turnlane.api.stages import Stage
 class TurnlaneError(Exception):
     """A failure an operator is told about.
 
-    `stage` says where it happened, `code` is a stable snake_case name for scripts, `message` says
-    what happened and `advice` what to do next; `details` has a line for each finding, where there
-    are several. None of them ever contains a secret: whoever raises an error puts no link,
-    password, token or key into its text.
+    None of its texts ever contains a secret: whoever raises an error puts no link, password, token
+    or key into them.
     """
 
     exit_code: ClassVar[int] = 1
+    """What a command that failed with it exits with; subclasses have their own."""
     details: tuple[str, ...] = ()
+    """A line for each finding, where there are several."""
+
+    stage: Stage
+    """Where it happened."""
+    code: str
+    """What happened, as a stable snake_case name."""
+    message: str
+    """What happened, in words."""
+    advice: str
+    """What to do next; empty where there is nothing to say."""
 
     def __init__(self, stage: Stage, code: str, message: str, advice: str = "") -> None:
         super().__init__(stage, code, message, advice)
@@ -49,11 +58,12 @@ class UnavailableError(TurnlaneError):
 
 
 class ProviderError(TurnlaneError):
-    """A provider could not resolve its link.
+    """A provider could not resolve its link; `stage` is always `provider_resolve` here."""
 
-    `provider_stage` names the provider's own step that failed (it differs from `stage`, which is
-    always `provider_resolve` here); `artifact` is the sanitized record up to that step.
-    """
+    provider_stage: str
+    """The provider's own step that failed; empty where it failed in none."""
+    artifact: Artifact | None
+    """The sanitized record up to that step."""
 
     def __init__(
         self,

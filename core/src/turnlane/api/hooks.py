@@ -19,11 +19,18 @@ import pluggy
 from turnlane.api.descriptors import AdapterDescriptor, PlatformTunnelDescriptor, ProviderDescriptor
 
 PROJECT = "turnlane"
+
 PLUGIN_GROUP = "turnlane.plugins.v1"
+"""The entry-point group of plugins; the number is the contract's major version."""
+
 COMMAND_GROUP = "turnlane.commands.v1"
+"""The entry-point group of commands."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
+"""Marks what a hook is; for Turnlane itself."""
+
 hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a function of a plugin as its answer to the hook of the same name."""
 
 
 @hookspec

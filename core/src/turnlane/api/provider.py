@@ -13,15 +13,14 @@ from turnlane.api.secrets import Secret
 
 
 class ResolveRequest(msgspec.Struct, frozen=True):
-    """What a provider is asked to resolve.
-
-    `settings` is an instance of the descriptor's settings schema, validated, or None where the
-    descriptor has none; `interactive` says whether challenges may be raised.
-    """
+    """What a provider is asked to resolve."""
 
     link: Secret[str]
+    """The link as the operator gave it: a secret as a whole."""
     settings: msgspec.Struct | None = None
+    """An instance of the descriptor's settings schema, validated; None where it has none."""
     interactive: bool = False
+    """Whether challenges may be raised."""
 
 
 class ProviderContext(Protocol):
@@ -53,7 +52,8 @@ class ProviderContext(Protocol):
     ) -> Resolution:
         """Resolve a link through another provider that is installed, by its id.
 
-        The way for a provider to use others without importing them. Raises `UnavailableError`
+        The way for a provider to use others without importing them. What comes back says how it
+        is renewed: `renewal` is never None here. Raises `UnavailableError`
         for an id that is not installed, and what that provider raises; `ProviderError` with the
         code `provider_cycle` when providers use each other too deeply.
         """

@@ -7,6 +7,11 @@
 
 Front ends read the marks: `profile` settings are kept with a profile, `ephemeral` ones are asked
 anew each time, and what is `write_only` is never shown again. Secrets are of type `Secret[str]`.
+
+What the fields' types cannot say, a schema checks in `__post_init__` and raises `SettingsError`
+with a `Violation` of each field. Of two settings that exclude each other the one that is less
+wanted is `unknown`: beside the other there is no such setting; one that another needs is
+`required`.
 """
 
 from enum import StrEnum
@@ -21,18 +26,24 @@ class Kept(StrEnum):
     """For how long a front end keeps a setting."""
 
     PROFILE = "profile"
+    """With the profile, until it is changed."""
     EPHEMERAL = "ephemeral"
+    """For one session: it is asked anew each time."""
 
 
 ViolationCode = Literal["required", "unknown", "type", "enum", "pattern", "range"]
+"""What can be wrong with a field; the codes are stable, and there are no others."""
 
 
 class Violation(msgspec.Struct, frozen=True, order=True):
-    """What is wrong with one field; `message` never repeats the value."""
+    """What is wrong with one field."""
 
     field: str
+    """The field; inside of a table or a list with the way to it, such as `servers[0].port`."""
     code: ViolationCode
+    """What kind of thing is wrong: `required`, `unknown`, `type`, `enum`, `pattern` or `range`."""
     message: str
+    """What is wrong, in words that never repeat the value."""
 
 
 class SettingsError(PolicyError):
@@ -40,6 +51,9 @@ class SettingsError(PolicyError):
 
     `owner` says whose settings they are, such as `the provider acme`.
     """
+
+    violations: tuple[Violation, ...]
+    """Every field that does not fit."""
 
     def __init__(self, owner: str, violations: tuple[Violation, ...], advice: str = "") -> None:
         fields = ", ".join(dict.fromkeys(each.field for each in violations))

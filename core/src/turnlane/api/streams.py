@@ -11,7 +11,9 @@ class StreamDestination(msgspec.Struct, frozen=True):
     """Where a local application wants a stream to go: a host name or address, and a port."""
 
     host: str
+    """A name, or an address literal without brackets."""
     port: int
+    """The port, from 1 to 65535."""
 
 
 class ByteStream(Protocol):

@@ -8,31 +8,32 @@ from turnlane.api.batch import Batch
 
 
 class TunnelCapability(msgspec.Struct, frozen=True):
-    """Whether this host can have the tunnel, found out without changing anything.
-
-    Where it cannot, `code` is a stable snake_case name for the reason, `reason` says what is
-    missing and `advice` what to do about it.
-    """
+    """Whether this host can have the tunnel, found out without changing anything."""
 
     available: bool
+    """Whether it can; the rest is empty then."""
     code: str = ""
+    """A stable snake_case name for why it cannot."""
     reason: str = ""
+    """What is missing."""
     advice: str = ""
+    """What to do about it."""
 
 
 class TunnelRequest(msgspec.Struct, frozen=True):
-    """What a tunnel shall be.
-
-    `addresses` are the host's own in the tunnel, each with its prefix length (`10.0.0.2/24`);
-    `routes` are the networks to capture; `excluded` are addresses that keep their present way, the
-    relay's above all, for a tunnel that captures its own carrier carries nothing. `mtu` is in
-    bytes, IP header included.
-    """
+    """What a tunnel shall be."""
 
     addresses: tuple[str, ...]
+    """The host's own in the tunnel, each with its prefix length: `10.0.0.2/24`."""
     routes: tuple[str, ...] = ()
+    """The networks to capture."""
     excluded: tuple[str, ...] = ()
+    """Addresses that keep their present way.
+
+    The relay's above all, for a tunnel that captures its own carrier carries nothing.
+    """
     mtu: int = 1280
+    """Bytes of the largest packet, IP header included."""
 
 
 class TunnelDevice(Protocol):

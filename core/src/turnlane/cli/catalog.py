@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -46,19 +46,29 @@ def show_provider(
     json: options.Json = False,
 ) -> None:
     """Show what one provider takes, needs and can do, and what it can be told."""
-    from turnlane.cli.output import write_fields, write_json, write_line, write_table
     from turnlane.plugins.loader import Kind
-    from turnlane.plugins.settings import describe
 
     manager = _manager()
-    descriptor = manager.provider(identifier)
-    told = _told(manager, Kind.PROVIDER, descriptor)
+    _show(manager, Kind.PROVIDER, manager.provider(identifier), json=json)
+
+
+def _show(
+    manager: "PluginManager",
+    kind: "Kind",
+    descriptor: "ProviderDescriptor | AdapterDescriptor",
+    *,
+    json: bool,
+) -> None:
+    from turnlane.cli.output import write_fields, write_json, write_line, write_table
+    from turnlane.plugins.settings import describe
+
+    told = _told(manager, kind, descriptor)
     schema = descriptor.settings
     settings = [] if schema is None else describe(manager.load_settings(schema))
     if json:
         write_json({**told, "settings_schema": settings})
         return
-    capabilities = told.pop("capabilities")
+    capabilities = told.pop("capabilities", {})
     del told["settings"]
     write_fields({**told, **capabilities})
     if settings:
@@ -83,7 +93,7 @@ def _setting_rows(settings: list[dict[str, Any]], prefix: str = "") -> Iterator[
 
 @adapters.callback()
 def adapters_group() -> None:
-    """List the local and upstream ends that are installed."""
+    """List the local and upstream ends that are installed, or show one."""
 
 
 @adapters.command("list")
@@ -101,6 +111,22 @@ def list_adapters(json: options.Json = False) -> None:
     rows = [(one.id, one.direction, one.traffic, one.title, one.stability) for _, one in found]
     columns = ("ID", "DIRECTION", "TRAFFIC", "TITLE", "STABILITY")
     write_table(columns, rows, empty="No adapter is installed.")
+
+
+@adapters.command("show")
+def show_adapter(
+    direction: Annotated[Literal["ingress", "egress"], typer.Argument(help="Which end.")],
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="As `adapters list` names it.")],
+    json: options.Json = False,
+) -> None:
+    """Show what one local or upstream end carries and pairs with, and what it can be told."""
+    from turnlane.plugins.loader import Kind
+
+    manager = _manager()
+    if direction == "ingress":
+        _show(manager, Kind.INGRESS, manager.ingress_adapter(identifier), json=json)
+    else:
+        _show(manager, Kind.EGRESS, manager.egress_adapter(identifier), json=json)
 
 
 @pairs.command()

@@ -71,6 +71,9 @@ def client(
     ingress: Annotated[
         str, options.option("--ingress", metavar="ID", help="The local end: `adapters list`.")
     ] = "udp",
+    ingress_settings: Annotated[
+        list[options.SettingText] | None, options.adapter_option("ingress")
+    ] = None,
     listen: Annotated[
         str, options.option("--listen", metavar="HOST:PORT", help="Where applications send to.")
     ] = "127.0.0.1:9000",
@@ -118,7 +121,7 @@ def client(
     runs until SIGINT or SIGTERM.
     """
     # These are read through ctx, which knows where they came from.
-    del link, link_file, settings, peer, peer_file, token, token_file, config
+    del link, link_file, settings, peer, peer_file, token, token_file, config, ingress_settings
     from turnlane.cli.output import write_ready
     from turnlane.cli.sessions import run_client
     from turnlane.runtime.peer_link import join_host_port
@@ -132,6 +135,8 @@ def client(
         insecure_peer=insecure_peer,
         mode=_peer_mode(legacy=legacy, dtls=dtls),
         ingress=ingress,
+        ingress_settings=options.file_settings(ctx, "ingress_settings"),
+        ingress_text_settings=options.adapter_text_settings(ctx, "ingress"),
         listen=listen,
         connections=connections,
         transport=None if mode == "auto" else RelayTransport(mode),

@@ -10,6 +10,9 @@ A file has a section for each command that runs, and one for the log:
     [client.settings]            # as `turnlane providers show` tells them
     region = "eu"
 
+    [client.ingress_settings]    # as `turnlane adapters show` tells them; of a server, egress_
+    backlog = 16
+
     [log]
     level = "debug"
 """
@@ -62,8 +65,9 @@ def apply(ctx: typer.Context, path: Path | None) -> None:
     section = _section(ctx)
     log = {LOG_OPTIONS[key]: value for key, value in sections.get("log", {}).items()}
     values = sections.get(section, {})
-    # These have types that only the provider knows: they go past the options.
-    ctx.meta[FILE_SETTINGS] = values.pop("settings", {})
+    # These have types that only their plugin knows: they go past the options.
+    tables = [name for name, kind in (_options(section) or {}).items() if kind is dict]
+    ctx.meta[FILE_SETTINGS] = {name: values.pop(name, {}) for name in tables}
     ctx.default_map = {**values, **log}
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from turnlane.runtime.profiles import ProviderProfile
 
 FILE_SETTINGS = "turnlane.settings"
-"""Under which the context keeps the settings of the configuration file."""
+"""Under which the context keeps the tables of settings of the configuration file, by name."""
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
@@ -234,6 +234,19 @@ def require_link(ctx: typer.Context) -> Secret[str]:
     return link
 
 
+def adapter_option(direction: str) -> Any:
+    """Declare an option of type `list[SettingText]` for the settings of an adapter."""
+    return option(
+        f"--{direction}-set",
+        metavar="NAME=VALUE",
+        help=f"What else to tell the {direction}, once for each setting: see "
+        f"`adapters show {direction} ID`.",
+        parser=SettingText,
+        show_default=False,
+        allow_from_autoenv=False,
+    )
+
+
 def provider_profile(ctx: typer.Context, provider: str, *, interactive: bool) -> "ProviderProfile":
     """Return which provider is to resolve which link with what; raises `PolicyError`."""
     from turnlane.runtime.profiles import ProviderProfile
@@ -241,25 +254,43 @@ def provider_profile(ctx: typer.Context, provider: str, *, interactive: bool) ->
     return ProviderProfile(
         provider=provider,
         link=require_link(ctx),
-        settings=ctx.meta.get(FILE_SETTINGS, {}),
-        text_settings=_text_settings(ctx.params["settings"] or ()),
+        settings=file_settings(ctx, "settings"),
+        text_settings=_text_settings(
+            ctx.params["settings"] or (), "--set", "turnlane providers show ID"
+        ),
         interactive=interactive,
     )
 
 
-def _text_settings(given: Iterable[Secret[str]]) -> dict[str, Secret[str]]:
+def file_settings(ctx: typer.Context, table: str) -> dict[str, Any]:
+    """Return a table of settings of the configuration file."""
+    tables: dict[str, dict[str, Any]] = ctx.meta.get(FILE_SETTINGS, {})
+    return tables.get(table, {})
+
+
+def adapter_text_settings(ctx: typer.Context, direction: str) -> dict[str, Secret[str]]:
+    """Return what the option for an adapter's settings has told; raises `PolicyError`."""
+    given = ctx.params[f"{direction}_settings"] or ()
+    return _text_settings(given, f"--{direction}-set", f"turnlane adapters show {direction} ID")
+
+
+def _text_settings(
+    given: Iterable[Secret[str]], name_of_option: str, shown_by: str
+) -> dict[str, Secret[str]]:
     settings: dict[str, Secret[str]] = {}
     for each in given:
         name, equals, value = each.reveal().partition("=")
         if not equals or not name.strip():
             raise PolicyError(
                 "invalid_setting",
-                "--set takes NAME=VALUE",
-                "see `turnlane providers show ID` for the names",
+                f"{name_of_option} takes NAME=VALUE",
+                f"see `{shown_by}` for the names",
             )
         if name in settings:
             raise PolicyError(
-                "conflicting_options", "--set names a setting twice", "give each of them once"
+                "conflicting_options",
+                f"{name_of_option} names a setting twice",
+                "give each of them once",
             )
         settings[name] = Secret(value)
     return settings

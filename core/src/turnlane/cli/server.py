@@ -35,6 +35,9 @@ def server(
     egress: Annotated[
         str, options.option("--egress", metavar="ID", help="The upstream end: `adapters list`.")
     ] = "udp",
+    egress_settings: Annotated[
+        list[options.SettingText] | None, options.adapter_option("egress")
+    ] = None,
     listen: Annotated[
         str, options.option("--listen", metavar="HOST:PORT", help="Where relays send to.")
     ] = "0.0.0.0:56000",
@@ -97,7 +100,12 @@ def server(
     """
     if ctx.invoked_subcommand is not None:
         return
-    del config, token_file, no_token  # read through ctx, which knows where they came from
+    del (
+        config,
+        token_file,
+        no_token,
+        egress_settings,
+    )  # read through ctx, which knows where they came from
     from turnlane.cli.output import write_ready
     from turnlane.cli.sessions import run_server
     from turnlane.runtime.peer_link import join_host_port
@@ -114,6 +122,8 @@ def server(
     profile = ServerProfile(
         listen=listen,
         egress=egress,
+        egress_settings=options.file_settings(ctx, "egress_settings"),
+        egress_text_settings=options.adapter_text_settings(ctx, "egress"),
         connect=connect,
         identity=folder,
         token=token,

@@ -1,9 +1,11 @@
-"""Adapters behind a guard: whatever a plugin raises reaches the runtime as `AdapterError`."""
+"""Adapters: settings checked before, and a guard that tells what a plugin raises as its own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import anyio
+import msgspec
 
 from turnlane.api import (
     AdapterDescriptor,
@@ -11,31 +13,67 @@ from turnlane.api import (
     Batch,
     DatagramEgress,
     DatagramSocket,
+    Secret,
     Stage,
     TurnlaneError,
 )
 from turnlane.net.adapter_context import SocketContext
 from turnlane.net.udp import BatchSocket
 from turnlane.plugins.manager import PluginManager
+from turnlane.plugins.settings import secrets, validate
+from turnlane.runtime.resolver import NoSettings
+from turnlane.telemetry import REDACTOR
+
+
+def adapter_settings(
+    descriptor: AdapterDescriptor,
+    plugins: PluginManager,
+    given: Mapping[str, Any],
+    texts: Mapping[str, Secret[str]],
+) -> msgspec.Struct | None:
+    """Return settings as the schema of an adapter has them, None without one.
+
+    `texts` win over `given`. Raises `UnavailableError`, or `SettingsError` with all violations.
+    """
+    schema = descriptor.settings
+    revealed = {name: text.reveal() for name, text in texts.items()}
+    made = validate(
+        NoSettings if schema is None else plugins.load_settings(schema),
+        {**given, **revealed},
+        f"the {descriptor.direction} {descriptor.id}",
+        text=revealed.keys(),
+        advice=f"see `turnlane adapters show {descriptor.direction} {descriptor.id}`",
+    )
+    REDACTOR.add(*secrets(made))
+    return None if schema is None else made
 
 
 async def open_ingress(
-    descriptor: AdapterDescriptor, plugins: PluginManager, address: str
+    descriptor: AdapterDescriptor,
+    plugins: PluginManager,
+    address: str,
+    settings: msgspec.Struct | None = None,
 ) -> DatagramSocket:
     """Make an ingress and open it; raises `AdapterError` at `local_bind`."""
     implementation = plugins.load_adapter(descriptor)
     with guarded(descriptor, Stage.LOCAL_BIND):
-        return _guard(descriptor, await implementation(SocketContext(), address, None).open())
+        return _guard(descriptor, await implementation(SocketContext(), address, settings).open())
 
 
 class GuardedEgress:
     """An egress adapter whose every failure is an `AdapterError` at `upstream_dial`."""
 
-    def __init__(self, descriptor: AdapterDescriptor, plugins: PluginManager, address: str) -> None:
+    def __init__(
+        self,
+        descriptor: AdapterDescriptor,
+        plugins: PluginManager,
+        address: str,
+        settings: msgspec.Struct | None = None,
+    ) -> None:
         self._descriptor = descriptor
         implementation = plugins.load_adapter(descriptor)
         with guarded(descriptor, Stage.UPSTREAM_DIAL):
-            self._egress: DatagramEgress = implementation(SocketContext(), address, None)
+            self._egress: DatagramEgress = implementation(SocketContext(), address, settings)
 
     async def prepare(self) -> None:
         """Check once that flows can be opened."""

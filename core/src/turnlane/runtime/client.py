@@ -21,7 +21,7 @@ from turnlane.proto.hello import token_key
 from turnlane.relay.lane import Lane, LanePlan, Security
 from turnlane.relay.membership import Membership
 from turnlane.relay.scheduler import Carrier, FlowSticky, RoundRobin, Scheduler, dispatch
-from turnlane.runtime.adapters import open_ingress
+from turnlane.runtime.adapters import adapter_settings, open_ingress
 from turnlane.runtime.credentials import CredentialSource, choose_endpoint
 from turnlane.runtime.events import (
     CredentialsResolved,
@@ -132,6 +132,9 @@ class ClientSession:
         self._enter(Stage.POLICY_VALIDATE)
         descriptor = validate_client(profile, self._plugins)
         self._resolver.settings(profile.provider)
+        settings = adapter_settings(
+            descriptor, self._plugins, profile.ingress_settings, profile.ingress_text_settings
+        )
         self._enter(Stage.PROVIDER_RESOLVE)
         source = CredentialSource(
             profile.provider, self._resolver, on_renewed=self._tell_credentials
@@ -139,7 +142,7 @@ class ClientSession:
         with closing(source):
             await source.get()
             self._enter(Stage.LOCAL_BIND)
-            socket = await open_ingress(descriptor, self._plugins, self.profile.listen)
+            socket = await open_ingress(descriptor, self._plugins, profile.listen, settings)
             with closing(socket):
                 self.listen = socket.local_address
                 await self._supervise(socket, source)

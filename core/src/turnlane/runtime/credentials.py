@@ -54,9 +54,7 @@ class CredentialSource:
                 fresh = resolution.credentials
                 self.close()
                 self._current = fresh
-                self._renewable = renewable(
-                    resolution, self.descriptor, interactive=self._profile.interactive
-                )
+                self._renewable = renewable(resolution, interactive=self._profile.interactive)
                 REDACTOR.add(fresh.username, fresh.password)
                 if self._on_renewed is not None:
                     self._on_renewed(fresh)
@@ -77,10 +75,8 @@ class CredentialSource:
             self._current = None
 
 
-def renewable(resolution: Resolution, descriptor: ProviderDescriptor, *, interactive: bool) -> bool:
+def renewable(resolution: Resolution, *, interactive: bool) -> bool:
     """Whether resolving again is worth it; with a human it is only where one may be asked."""
-    if resolution.renewal is None:
-        return descriptor.capabilities.renewable
     if resolution.renewal is Renewal.CHALLENGE:
         return interactive
     return resolution.renewal is Renewal.RESOLVE

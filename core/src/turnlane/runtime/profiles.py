@@ -52,8 +52,9 @@ class ProviderProfile(msgspec.Struct, frozen=True, kw_only=True):
 class ClientProfile(msgspec.Struct, frozen=True, kw_only=True):
     """A client session. Times are in seconds.
 
-    `transport` None is the provider's default (`auto`); `turn_host` and `turn_port` override what
-    was resolved; `ca_file` verifies a TLS relay instead of the system's authorities.
+    The ingress is told `ingress_settings` and `ingress_text_settings` as a provider is told those
+    of its profile. `transport` None is the provider's default (`auto`); `turn_host` and `turn_port`
+    override what was resolved; `ca_file` verifies a TLS relay instead of the system's authorities.
     """
 
     provider: ProviderProfile
@@ -61,6 +62,8 @@ class ClientProfile(msgspec.Struct, frozen=True, kw_only=True):
     insecure_peer: bool = False
     mode: PeerMode = PeerMode.SESSION
     ingress: str = "udp"
+    ingress_settings: dict[str, Any] = {}
+    ingress_text_settings: dict[str, Secret[str]] = {}
     listen: str = "127.0.0.1:9000"
     connections: int = 1
     transport: RelayTransport | None = None
@@ -70,16 +73,22 @@ class ClientProfile(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: Path | None = None
     scheduler: SchedulerKind = SchedulerKind.FLOW_STICKY
 
+    def __repr__(self) -> str:
+        return _told(self)
+
 
 class ServerProfile(msgspec.Struct, frozen=True, kw_only=True):
     """A tunnel server. Times are in seconds.
 
-    `token` None makes an open server, which `open_access` must confirm; `identity` is the folder
-    of key and certificate, made on first use.
+    The egress is told `egress_settings` and `egress_text_settings` as a provider is told those of
+    its profile. `token` None makes an open server, which `open_access` must confirm; `identity` is
+    the folder of key and certificate, made on first use.
     """
 
     listen: str = "0.0.0.0:56000"
     egress: str = "udp"
+    egress_settings: dict[str, Any] = {}
+    egress_text_settings: dict[str, Secret[str]] = {}
     connect: str
     identity: Path
     token: Secret[str] | None = None
@@ -89,3 +98,16 @@ class ServerProfile(msgspec.Struct, frozen=True, kw_only=True):
     handshake_timeout: float = 30.0
     idle_timeout: float = 1800.0
     max_sessions: int = 256
+
+    def __repr__(self) -> str:
+        return _told(self)
+
+
+def _told(profile: ClientProfile | ServerProfile) -> str:
+    """Print a profile, of settings their names alone: which are secret only their schema knows."""
+    values = {name: getattr(profile, name) for name in profile.__struct_fields__}
+    shown = [
+        f"{name}={sorted(value) if name.endswith('settings') else value!r}"
+        for name, value in values.items()
+    ]
+    return f"{type(profile).__name__}({', '.join(shown)})"

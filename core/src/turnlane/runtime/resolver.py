@@ -71,7 +71,7 @@ class Resolver:
         return self._memories.setdefault(provider, {})
 
     async def resolve(self, profile: ProviderProfile, depth: int = 0) -> Resolution:
-        """Run a provider once and check what it gives.
+        """Run a provider once and check what it gives; the renewal of what comes back is definite.
 
         Raises `UnavailableError`, `SettingsError` or `ProviderError`; what a plugin raises besides
         is told as `provider_crashed`, and what it returns besides as `invalid_resolution`.
@@ -107,7 +107,11 @@ class Resolver:
             )
         check_resolution(resolution, descriptor)
         assert resolution is not None
-        return resolution
+        if resolution.renewal is not None:
+            return resolution
+        renewable = descriptor.capabilities.renewable
+        renewal = Renewal.RESOLVE if renewable else Renewal.NEVER
+        return msgspec.structs.replace(resolution, renewal=renewal)
 
     def settings(self, profile: ProviderProfile) -> msgspec.Struct | None:
         """Return the settings of a profile as its provider's schema has them, None without one.

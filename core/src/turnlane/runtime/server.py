@@ -20,7 +20,7 @@ from turnlane.proto.hello import token_key
 from turnlane.relay.legacy_peers import LegacyPeers
 from turnlane.relay.listener import Listener, PeerHandler
 from turnlane.relay.session_peers import SessionPeers, SessionTerms
-from turnlane.runtime.adapters import GuardedEgress
+from turnlane.runtime.adapters import GuardedEgress, adapter_settings
 from turnlane.runtime.events import (
     Event,
     FlowFailed,
@@ -115,9 +115,12 @@ class TunnelServer:
         profile = self.profile
         self._enter(Stage.POLICY_VALIDATE)
         descriptor = validate_server(profile, self._plugins)
+        settings = adapter_settings(
+            descriptor, self._plugins, profile.egress_settings, profile.egress_text_settings
+        )
         self._enter(Stage.SERVER_INIT)
         self.identity = Identity.load_or_create(profile.identity, self._wall_time())
-        egress = GuardedEgress(descriptor, self._plugins, profile.connect)
+        egress = GuardedEgress(descriptor, self._plugins, profile.connect, settings)
         with ExitStack() as opened:
             listeners = await self._open(egress, opened)
             if listeners is not None:

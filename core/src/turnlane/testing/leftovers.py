@@ -15,8 +15,12 @@ import anyio.lowlevel
 SETTLING = 20
 """Turns of the scheduler in which what was closed may come to its end."""
 
-_POOLS = ("AnyIO worker thread", "Trio thread", "asyncio_")
-"""Threads that a backend keeps for later, by the beginning of their names."""
+_BACKENDS = ("AnyIO worker thread", "Trio thread", "asyncio_", "asyncio-waitpid-")
+"""Threads that are a backend's own, by the beginning of their names.
+
+They are kept for later, or (the last one, where asyncio has no pidfd) wait for a child process and
+are still ending when it has told that the child is gone. The child itself is looked for apart.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Holdings:
             frozenset(
                 (thread.ident or 0, thread.name)
                 for thread in threading.enumerate()
-                if not thread.name.startswith(_POOLS)
+                if not thread.name.startswith(_BACKENDS)
             ),
             frozenset(task.id for task in anyio.get_running_tasks()),
             frozenset(

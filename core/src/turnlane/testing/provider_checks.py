@@ -332,8 +332,7 @@ async def expiry_and_renewal(case: ProviderCase) -> None:
     with bench(case) as made:
         resolution = await made.resolve()
         capabilities = made.descriptor.capabilities
-        declared = Renewal.RESOLVE if capabilities.renewable else Renewal.NEVER
-        renewal = resolution.renewal or declared
+        renewal = resolution.renewal
         require(
             capabilities.renewable or renewal is Renewal.NEVER,
             f"the renewal is {renewal}, and the capability renewable is not declared",

@@ -1,7 +1,5 @@
 """The conformance kit for providers as a class for pytest; the one module here that needs it."""
 
-from typing import ClassVar
-
 import pytest
 
 from turnlane.testing.provider_bench import NotJudgedError, ProviderCase
@@ -11,11 +9,15 @@ from turnlane.testing.provider_checks import CHECKS, Check, name_of
 class ProviderConformance:
     """Subclass it as `class TestAcme(ProviderConformance)` and give it a `case`.
 
+    It is an attribute of the class, or one that a fixture (`autouse=True`) sets on `self` where the
+    case needs something that runs, such as a server; let that run in a process of its own, since
+    what this process holds is looked at.
+
     Each check is a test of its own on asyncio and on trio (where that is installed); one that does
     not apply to the provider is skipped.
     """
 
-    case: ClassVar[ProviderCase]
+    case: ProviderCase
 
     pytestmark = pytest.mark.anyio
 

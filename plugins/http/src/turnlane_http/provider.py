@@ -21,7 +21,7 @@ from turnlane_http.errors import (
 )
 from turnlane_http.exchange import HttpAnswer, exchange
 from turnlane_http.link import Endpoint, parse_link
-from turnlane_http.settings import HttpSettings, check
+from turnlane_http.settings import HttpSettings
 
 
 class HttpProvider:
@@ -33,14 +33,12 @@ class HttpProvider:
     async def resolve(self, request: ResolveRequest, challenges: ChallengePort) -> Resolution:  # noqa: ARG002
         """Return the credentials that the endpoint gives.
 
-        Raises `SettingsError` for settings that do not go together, `LinkError` for a link that
-        cannot be read, and `ProviderError` for an endpoint that cannot be asked or does not answer
-        with credentials.
+        Raises `LinkError` for a link that cannot be read, and `ProviderError` for an endpoint that
+        cannot be asked or does not answer with credentials.
         """
         settings = request.settings
         if not isinstance(settings, HttpSettings):
             settings = HttpSettings()
-        check(settings)
         record = Record()
         try:
             endpoint = self._read_link(request.link, record)

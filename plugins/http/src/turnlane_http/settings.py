@@ -81,6 +81,12 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         bool, setting("Whether proxies from the environment (HTTPS_PROXY, NO_PROXY) are used.")
     ] = False
 
+    def __post_init__(self) -> None:
+        """Check what the fields' types cannot say; raises `SettingsError` with all violations."""
+        found = [*_combinations(self), *_texts(self)]
+        if found:
+            raise SettingsError("the provider http", tuple(sorted(found)))
+
     @property
     def asked_lifetime(self) -> float | None:
         """The `ttl` in seconds that `request_body` asks for, or None."""
@@ -97,20 +103,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(name for name in names if getattr(self, name) is not None)
 
 
-def check(settings: HttpSettings) -> None:
-    """Check what the schema cannot say: which settings go together, what a header can hold.
-
-    A setting that is not taken beside the others is `unknown`. Raises `SettingsError` with all
-    violations.
-    """
-    violations = sorted(
-        [*_combinations(settings), *_texts(settings)], key=lambda each: (each.field, each.code)
-    )
-    if violations:
-        raise SettingsError("the provider http", tuple(violations))
-
-
 def _combinations(settings: HttpSettings) -> list[Violation]:
+    """Say which settings do not go together."""
     found: list[Violation] = []
 
     def told(field: str, code: ViolationCode, message: str) -> None:
@@ -128,6 +122,7 @@ def _combinations(settings: HttpSettings) -> list[Violation]:
 
 
 def _texts(settings: HttpSettings) -> list[Violation]:
+    """Say which settings hold what the request cannot carry."""
     found: list[Violation] = []
 
     def told(field: str, code: ViolationCode, message: str) -> None:

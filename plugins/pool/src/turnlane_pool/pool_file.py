@@ -285,8 +285,8 @@ class _Checker:
             self._refuse(f"{place}.link", "required", f"one of {listed}")
         texts = [self._text(table, source, place) for source in given]
         if len(given) > 1:
-            told = f"exactly one of {listed}"
-            self._refuse(f"{place}.{given[-1]}", "enum", told)
+            told = f"it does not stand beside {given[0]}: exactly one of {listed}"
+            self._refuse(f"{place}.{given[-1]}", "unknown", told)
         if len(given) != 1 or texts[0] is None:
             return None, ""
         if given[0] == "link_env" and _VARIABLE.fullmatch(texts[0]) is None:
