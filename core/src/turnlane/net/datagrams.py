@@ -11,7 +11,7 @@ from typing import Protocol
 
 from turnlane.api.batch import MAX_DATAGRAM, Batch
 from turnlane.net import native
-from turnlane.net.system import SocketAddress, is_path_error
+from turnlane.net.system import SocketAddress, is_path_error, reason
 
 SEGMENTS = 16
 """Datagrams that leave in one system call: a burst that common buffers on the way can hold."""
@@ -27,13 +27,14 @@ class Datagrams(Protocol):
     """Reads and sends batches on a socket that somebody else opens, waits for and closes.
 
     `dropped` counts datagrams that the system did not take, `too_large` those among them that are
-    larger than the path bears. `trouble` is the last error that only said what became of something
-    sent earlier, or None.
+    larger than the path bears. `refused` counts how often the network said of something sent
+    earlier that it did not arrive; `trouble` is what it said last, in the system's words, or empty.
     """
 
     dropped: int
     too_large: int
-    trouble: OSError | None
+    refused: int
+    trouble: str
 
     def read(self, batch: Batch, flow: int | Number) -> int:
         """Put what is there into `batch`, which is cleared, and return how many that are.
@@ -77,7 +78,8 @@ class PortableDatagrams:
     def __init__(self, opened: socket.socket) -> None:
         self.dropped = 0
         self.too_large = 0
-        self.trouble: OSError | None = None
+        self.refused = 0
+        self.trouble = ""
         self._socket = opened
 
     def read(self, batch: Batch, flow: int | Number) -> int:
@@ -93,7 +95,8 @@ class PortableDatagrams:
         except OSError as error:
             if not is_path_error(error):
                 raise
-            self.trouble = error
+            self.refused += 1
+            self.trouble = reason(error)
         return batch.count
 
     def send(self, batch: Batch, start: int, stop: int, to: Hashable | None = None) -> int:
@@ -127,7 +130,8 @@ class PortableDatagrams:
                 if not is_path_error(error):
                     return False
                 # It is about something sent before, and told: this one may go.
-                self.trouble = error
+                self.refused += 1
+                self.trouble = reason(error)
             else:
                 return True
         return False
@@ -139,7 +143,8 @@ class FastDatagrams:
     def __init__(self, opened: socket.socket) -> None:
         self.dropped = 0
         self.too_large = 0
-        self.trouble: OSError | None = None
+        self.refused = 0
+        self.trouble = ""
         self._socket = opened
         self._descriptor = opened.fileno()
         self._family = opened.family
@@ -165,7 +170,8 @@ class FastDatagrams:
             if error.errno not in _NOTHING:
                 if not is_path_error(error):
                     raise
-                self.trouble = error
+                self.refused += 1
+                self.trouble = reason(error)
             return 0
         if not isinstance(flow, int):
             return self._fill_from_sources(batch, vectors, count, flow)
@@ -343,5 +349,6 @@ class FastDatagrams:
         error = OSError(number, "")
         if number == errno.EMSGSIZE or not is_path_error(error):
             return False
-        self.trouble = error
+        self.refused += 1
+        self.trouble = reason(error)
         return True

@@ -334,9 +334,7 @@ class DtlsAssociation:
         self._connection.send(payload)
         return self._connection.bio_read(len(payload) + OVERHEAD)
 
-    def seal(
-        self, layout: RecordLayout, batch: Batch, start: int, stop: int, sealed: Batch
-    ) -> int:
+    def seal(self, layout: RecordLayout, batch: Batch, start: int, stop: int, sealed: Batch) -> int:
         """Put packets of `batch` into messages in `sealed`; see `turnlane.net.records.Records`.
 
         Raises `AssociationStateError` when the association is not established (any more).
@@ -367,6 +365,11 @@ class DtlsAssociation:
             if start == stop:
                 return start, Stopped.DONE
         return start, Stopped.FOREIGN
+
+    @property
+    def unsealed(self) -> int:
+        """Packets that `seal` left out: empty where that cannot be told, or too large."""
+        return 0 if self._records is None else self._records.refused
 
     @property
     def control(self) -> bytes:

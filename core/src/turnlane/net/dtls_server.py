@@ -152,12 +152,16 @@ class DtlsServer:
         if data and data[0] == _APPLICATION_DATA:
             peer = self._live.get(address)
             if peer is not None:
-                association = peer.association
-                payloads = association.receive_datagram(data, now)
-                if association.is_pending:
-                    self._settle_live(address, peer)
+                payloads = peer.association.receive_datagram(data, now)
+                self.settle(address)
                 return payloads
         return self._receive_handshake_untrusted(data, address, now)
+
+    def settle(self, address: Address) -> None:
+        """Take note of what became of the live association of `address`, read from by others."""
+        peer = self._live.get(address)
+        if peer is not None and peer.association.is_pending:
+            self._settle_live(address, peer)
 
     def datagrams_to_send(self) -> list[tuple[bytes, Address]]:
         """Give up what is to be sent, in order, each with its destination."""

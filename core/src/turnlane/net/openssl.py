@@ -6,7 +6,7 @@ from typing import Any
 
 from OpenSSL import SSL, _util
 
-from turnlane.api.batch import Batch
+from turnlane.api.batch import HEADROOM, Batch
 from turnlane.api.errors import TransportError
 from turnlane.api.stages import Stage
 from turnlane.net import native
@@ -82,9 +82,7 @@ class FastRecords:
         self._prefix = _ffi.new("char[8]")
         self._prefix_bytes = _ffi.buffer(self._prefix)
 
-    def seal(
-        self, layout: RecordLayout, batch: Batch, start: int, stop: int, sealed: Batch
-    ) -> int:
+    def seal(self, layout: RecordLayout, batch: Batch, start: int, stop: int, sealed: Batch) -> int:
         """Put packets into records in `sealed`; see `turnlane.net.records.Records`."""
         ssl, outgoing, overhead = self._ssl, self._outgoing, self._overhead
         write, write_bio = _lib.SSL_write, _lib.BIO_write
@@ -93,7 +91,7 @@ class FastRecords:
         room = len(sealed.buffer)
         size = flow = -1
         header = b""
-        step = padding = end = 0
+        plain = step = padding = end = 0
         starts: list[int] = []
         sizes: list[int] = []
         index = start
@@ -148,7 +146,7 @@ class FastRecords:
         unpack, least, skip = layout.unpack, layout.least, layout.prefix_size
         frame_size = layout.frame_size
         source, target = received.buffer, opened.buffer
-        end = opened.end
+        end = opened.end or HEADROOM
         last_end = len(target) - MAX_PLAINTEXT
         room = opened.capacity - opened.count
         starts: list[int] = []

@@ -25,7 +25,7 @@ _FREQUENT = 9_000.0
 """Wake-ups a second below which a nap of `LONGEST_NAP` would find nothing more."""
 
 _SLACK = 60e-6
-"""Seconds by which a sleep is usually longer than asked for: the kernel's timer slack, and waking."""
+"""Seconds by which a sleep usually exceeds what was asked for: the timer's slack, and waking."""
 
 
 class Moderation:
@@ -70,7 +70,7 @@ class Readiness:
     def __init__(self, opened: socket.socket, on_readable: Callable[[], int]) -> None:
         self._socket = opened
         self._on_readable = on_readable
-        self._future: asyncio.Future[NoReturn] | None = None
+        self._future: asyncio.Future[None] | None = None
         self._ended: BaseException | None = None
 
     async def run(self) -> NoReturn:
@@ -91,15 +91,16 @@ class Readiness:
     async def _run_on(self, loop: asyncio.AbstractEventLoop) -> NoReturn:
         if self._ended is not None:
             raise self._ended
-        future: asyncio.Future[NoReturn] = loop.create_future()
+        future: asyncio.Future[None] = loop.create_future()
         self._future = future
         loop.add_reader(self._socket, self._called(loop.time))
         try:
-            return await future
+            await future
         finally:
             self._future = None
             if self._ended is None:
                 loop.remove_reader(self._socket)
+        raise AssertionError("only an exception ends the wait")
 
     def _called(self, clock: Callable[[], float]) -> Callable[[], None]:
         moderation = Moderation(clock)

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from OpenSSL import SSL
 
-from turnlane.api.batch import Batch
+from turnlane.api.batch import HEADROOM, Batch
 from turnlane.net import native, openssl
 from turnlane.net.openssl import MAX_PLAINTEXT, FastRecords
 from turnlane.net.record_layout import RecordError, RecordLayout, Stopped
@@ -21,9 +21,7 @@ class Records(Protocol):
     control: bytes
     refused: int
 
-    def seal(
-        self, layout: RecordLayout, batch: Batch, start: int, stop: int, sealed: Batch
-    ) -> int:
+    def seal(self, layout: RecordLayout, batch: Batch, start: int, stop: int, sealed: Batch) -> int:
         """Put packets `start` to `stop - 1` of `batch` into messages; return the next index.
 
         `sealed` is filled from its beginning without gaps; where it is full, the index is less
@@ -59,9 +57,7 @@ class PortableRecords:
         self.refused = 0
         self._connection = connection
 
-    def seal(
-        self, layout: RecordLayout, batch: Batch, start: int, stop: int, sealed: Batch
-    ) -> int:
+    def seal(self, layout: RecordLayout, batch: Batch, start: int, stop: int, sealed: Batch) -> int:
         """Seal one packet after the other."""
         sealed.clear()
         end = 0
@@ -98,11 +94,11 @@ class PortableRecords:
         """Open one message after the other."""
         for index in range(start, stop):
             begin, size = received.starts[index], received.sizes[index]
-            if size < layout.least or layout.unpack(
-                received.buffer, begin
-            ) != layout.expected(size):
+            if size < layout.least or layout.unpack(received.buffer, begin) != layout.expected(
+                size
+            ):
                 return index, Stopped.FOREIGN
-            end = opened.end
+            end = opened.end or HEADROOM
             if opened.count == opened.capacity or len(opened.buffer) - end < MAX_PLAINTEXT:
                 return index, Stopped.FULL
             self._connection.bio_write(

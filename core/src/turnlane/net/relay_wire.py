@@ -5,32 +5,36 @@ import os
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
+from turnlane.api.batch import Batch
 from turnlane.api.credentials import RelayEndpoint, RelayTransport
 from turnlane.api.errors import TransportError
 from turnlane.api.stages import Stage
+from turnlane.net.datagrams import datagrams_of
+from turnlane.net.reactor import Readiness
 from turnlane.net.system import (
     SocketAddress,
     family_of,
     is_address,
-    is_path_error,
     literal_address,
     open_socket,
     reason,
     resolve,
 )
+from turnlane.proto.channel_data import messages_untrusted
 
 MAX_BACKLOG = 512 * 1024
 """Bytes that may wait for a stream to take them; beyond, datagrams are dropped and counted."""
 
-READ_LIMIT = 64
-"""Datagrams taken per wake-up, so that one busy wire does not starve its neighbours."""
+READ_LIMIT = 8
+"""Chunks of a stream taken per wake-up, so that one busy wire does not starve its neighbours."""
 
 _CHUNK = 65_536
 
@@ -46,26 +50,54 @@ class BrokenWireError(Exception):
 
 
 class RelayWire(Protocol):
-    """Carries TURN messages. On a reliable wire `read` gives chunks of a stream, else datagrams.
+    """Carries TURN messages.
 
-    `dropped` counts messages that were not sent. `refused` is what the network last said against
-    sending to the relay, in the system's words, or empty.
+    `dropped` counts messages that were not sent, `backlog` the bytes that wait to be. `refused` is
+    what the network last said against sending to the relay, in the system's words, or empty.
     """
 
     reliable: bool
-    dropped: int
-    refused: str
 
-    def read(self) -> list[bytes]:
-        """Take what is there without waiting; raises `BrokenWireError` once nothing more comes."""
+    @property
+    def dropped(self) -> int:
+        """Messages that were not sent."""
+        ...
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait until the connection takes them."""
+        ...
+
+    @property
+    def refused(self) -> str:
+        """What the network said."""
+        ...
+
+    def read(self, batch: Batch) -> int:
+        """Put the messages that are there into `batch`, which is cleared; return how many.
+
+        Raises `BrokenWireError` once nothing more comes.
+        """
         ...
 
     def write(self, message: bytes, *, droppable: bool = True) -> bool:
         """Send one message now; False when it was dropped."""
         ...
 
+    def write_batch(self, batch: Batch) -> int:
+        """Send messages that stand in `batch` without gaps; return how many were not dropped."""
+        ...
+
     async def wait(self) -> None:
         """Wait until `read` may have something, moving any backlog meanwhile."""
+        ...
+
+    async def pump(self, on_readable: Callable[[], int]) -> NoReturn:
+        """Call `on_readable` whenever `read` may have something; raises what that raises."""
+        ...
+
+    def interrupt(self, error: Exception) -> None:
+        """Make a `pump` that is under way raise `error`."""
         ...
 
     def close(self) -> None:
@@ -77,45 +109,65 @@ class UdpWire:
     """One connected UDP socket."""
 
     reliable = False
+    backlog = 0
 
     def __init__(self, opened: socket.socket) -> None:
         self._socket = opened
-        self.dropped = 0
-        self.refused = ""
+        self._datagrams = datagrams_of(opened)
+        self._readiness: Readiness | None = None
+        self._single = Batch()
 
-    def read(self) -> list[bytes]:
+    @property
+    def dropped(self) -> int:
+        """Datagrams that the system did not take."""
+        return self._datagrams.dropped
+
+    @property
+    def too_large(self) -> int:
+        """Those among them that were larger than the path bears."""
+        return self._datagrams.too_large
+
+    @property
+    def refused(self) -> str:
+        """What ICMP said last."""
+        return self._datagrams.trouble
+
+    def read(self, batch: Batch) -> int:
         """Take the datagrams that are there."""
-        taken: list[bytes] = []
-        receive = self._socket.recv
         try:
-            while len(taken) < READ_LIMIT:
-                taken.append(receive(_CHUNK))
-        except BlockingIOError:
-            pass
+            return self._datagrams.read(batch, 0)
         except OSError as error:
-            # What ICMP says may pass; timers decide how long to hope.
-            if not is_path_error(error):
-                raise _broken(error) from None
-            self.refused = reason(error)
-        return taken
+            raise _broken(error) from None
 
     def write(self, message: bytes, *, droppable: bool = True) -> bool:  # noqa: ARG002
         """Send one datagram; what the system does not take is lost, as datagrams may be."""
-        try:
-            self._socket.send(message)
-        except OSError as error:
-            self.dropped += 1
-            if is_path_error(error):
-                self.refused = reason(error)
-            return False
-        return True
+        self._single.clear()
+        return self._single.append(message) and bool(self.write_batch(self._single))
+
+    def write_batch(self, batch: Batch) -> int:
+        """Send a batch of datagrams."""
+        return self._datagrams.send(batch, 0, batch.count)
 
     async def wait(self) -> None:
         """Wait until the socket is readable."""
         await anyio.wait_readable(self._socket)
 
+    async def pump(self, on_readable: Callable[[], int]) -> NoReturn:
+        """Call `on_readable` whenever the socket is readable."""
+        self._readiness = Readiness(self._socket, on_readable)
+        try:
+            await self._readiness.run()
+        finally:
+            self._readiness = None
+
+    def interrupt(self, error: Exception) -> None:
+        """End the pump."""
+        if self._readiness is not None:
+            self._readiness.end(error)
+
     def close(self) -> None:
         """Release the socket."""
+        self.interrupt(anyio.ClosedResourceError())
         anyio.notify_closing(self._socket)
         self._socket.close()
 
@@ -134,34 +186,39 @@ class StreamWire:
         self._socket = opened
         self._tls = tls
         self._backlog: deque[bytes] = deque()
-        self._waiting = 0
+        self.backlog = 0
         self._writable = True
-        self._reading: anyio.CancelScope | None = None
+        self._waiting: anyio.CancelScope | None = None
+        self._pumping: anyio.CancelScope | None = None
+        self._interruption: Exception = anyio.ClosedResourceError()
+        self._rest = b""
         self.dropped = 0
 
-    def read(self) -> list[bytes]:
-        """Take the chunks that are there; raises `BrokenWireError` at the end of the stream."""
-        chunks: list[bytes] = []
-        try:
-            while len(chunks) < READ_LIMIT:
-                chunk = self._socket.recv(_CHUNK)
-                if not chunk:
-                    if chunks:
-                        break  # told on the next read, after these bytes were used
-                    raise _ended()
-                chunks.append(chunk)
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            raise _broken(error) from None
-        return chunks if self._tls is None else self._decrypt(self._tls, chunks)
+    def read(self, batch: Batch) -> int:
+        """Take what is there, and cut it into messages.
+
+        Raises `BrokenWireError` at the end of the stream, and `FramingError` when it holds what is
+        no message.
+        """
+        batch.clear()
+        end = len(self._rest)
+        batch.buffer[:end] = self._rest
+        for chunk in self._take(len(batch.buffer) - end):
+            batch.buffer[end : end + len(chunk)] = chunk
+            end += len(chunk)
+        starts, sizes, begin = messages_untrusted(batch.buffer, 0, end)
+        batch.count = len(starts)
+        batch.starts[: batch.count] = starts
+        batch.sizes[: batch.count] = sizes
+        self._rest = bytes(batch.view[begin:end])
+        return batch.count
 
     def write(self, message: bytes, *, droppable: bool = True) -> bool:
         """Queue one message and send as much as the connection takes.
 
         What is not `droppable` may exceed the bound on what waits: its sender has a bound.
         """
-        if not self._writable or (droppable and self._waiting + len(message) > MAX_BACKLOG):
+        if not self._writable or (droppable and self.backlog + len(message) > MAX_BACKLOG):
             self.dropped += 1
             return False
         if self._tls is not None:
@@ -173,6 +230,20 @@ class StreamWire:
                 return False
         self._send(message)
         return True
+
+    def write_batch(self, batch: Batch) -> int:
+        """Queue all messages that the backlog has room for, and send as much as it takes."""
+        count = batch.count
+        room = MAX_BACKLOG - self.backlog
+        if batch.end > room:
+            # The newest work is what is shed.
+            while count and batch.starts[count - 1] + batch.sizes[count - 1] > room:
+                count -= 1
+            self.dropped += batch.count - count
+        if not count:
+            return 0
+        whole = bytes(batch.view[: batch.starts[count - 1] + batch.sizes[count - 1]])
+        return count if self.write(whole) else 0
 
     async def wait(self) -> None:
         """Wait until the socket is readable; while there is a backlog, also move that.
@@ -188,10 +259,24 @@ class StreamWire:
                 tasks.start_soon(self._until_flushed, tasks)
         else:
             try:
-                with anyio.CancelScope() as self._reading:
+                with anyio.CancelScope() as self._waiting:
                     await anyio.wait_readable(self._socket)
             finally:
-                self._reading = None
+                self._waiting = None
+
+    async def pump(self, on_readable: Callable[[], int]) -> NoReturn:
+        """Wait and call, for ever."""
+        with anyio.CancelScope() as self._pumping:
+            while True:
+                await self.wait()
+                on_readable()
+        raise self._interruption
+
+    def interrupt(self, error: Exception) -> None:
+        """End the pump."""
+        self._interruption = error
+        if self._pumping is not None:
+            self._pumping.cancel()
 
     def close(self) -> None:
         """Release the socket; TLS ends with its close_notify where that can still be sent."""
@@ -199,6 +284,23 @@ class StreamWire:
             self._send(self._tls.farewell())
         anyio.notify_closing(self._socket)
         self._socket.close()
+
+    def _take(self, room: int) -> list[bytes]:
+        chunks: list[bytes] = []
+        try:
+            while room >= 2 * _CHUNK and len(chunks) < READ_LIMIT:
+                chunk = self._socket.recv(_CHUNK)
+                if not chunk:
+                    if chunks:
+                        break  # told on the next read, after these bytes were used
+                    raise _ended()
+                chunks.append(chunk)
+                room -= len(chunk)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise _broken(error) from None
+        return chunks if self._tls is None else self._decrypt(self._tls, chunks)
 
     def _decrypt(self, tls: "TlsLayer", chunks: list[bytes]) -> list[bytes]:
         try:
@@ -223,7 +325,7 @@ class StreamWire:
     def _send(self, data: bytes) -> None:
         if data:
             self._backlog.append(data)
-            self._waiting += len(data)
+            self.backlog += len(data)
             self._flush()
 
     def _flush(self) -> None:
@@ -231,7 +333,7 @@ class StreamWire:
             while self._backlog:
                 data = self._backlog[0]
                 sent = self._socket.send(data)
-                self._waiting -= sent
+                self.backlog -= sent
                 if sent < len(data):
                     self._backlog[0] = data[sent:]
                     break
@@ -242,9 +344,9 @@ class StreamWire:
             # The reading side tells of the broken connection; here there is nobody to tell.
             self._writable = False
             self._backlog.clear()
-            self._waiting = 0
-        if self._backlog and self._reading is not None:
-            self._reading.cancel()
+            self.backlog = 0
+        if self._backlog and self._waiting is not None:
+            self._waiting.cancel()
 
 
 class TlsLayer:

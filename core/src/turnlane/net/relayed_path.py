@@ -4,15 +4,18 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import NoReturn
 
 import anyio
 
+from turnlane.api.batch import Batch
 from turnlane.api.credentials import Credentials, RelayEndpoint
 from turnlane.api.errors import TransportError
 from turnlane.api.stages import Stage
 from turnlane.net.relay_wire import BrokenWireError, RelayWire, dial
 from turnlane.net.system import is_address, plain_address, resolve
 from turnlane.proto import turn_client as turn
+from turnlane.proto.channel_data import FramingError
 from turnlane.proto.turn_client import TurnClient
 
 MAX_ALTERNATES = 3
@@ -64,14 +67,17 @@ class RelayedPath:
     """Datagrams to and from one peer through one allocation.
 
     Whoever owns the path calls `wait`, `read` and `handle_timer` in a loop, so that no task of its
-    own is needed. `stage` is where the owner is: failures of the path carry it.
+    own is needed; or, once a channel is bound, `pump` with a function that takes whole batches by
+    `read_messages`. `stage` is where the owner is: failures of the path carry it.
     """
 
-    def __init__(self, wire: RelayWire, client: TurnClient, peer: tuple[str, int]) -> None:
+    def __init__(
+        self, wire: RelayWire, client: TurnClient, peer: tuple[str, int], received: Batch
+    ) -> None:
         self._wire = wire
         self._client = client
         self._peer = peer
-        self._scope: anyio.CancelScope | None = None
+        self._received = received
         self.stage = Stage.TURN_ALLOCATE
         self.too_large = 0
         self.relayed: tuple[str, int] | None = None
@@ -88,20 +94,56 @@ class RelayedPath:
             return False
         return self._wire.write(message)
 
+    @property
+    def channel(self) -> int | None:
+        """The channel under which datagrams travel, None while none is bound."""
+        return self._client.channel(self._peer)
+
+    @property
+    def padded(self) -> bool:
+        """Whether messages are filled up to multiples of four bytes, as streams need it."""
+        return self._wire.reliable
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait until the connection to the relay takes them."""
+        return self._wire.backlog
+
+    def send_messages(self, batch: Batch) -> int:
+        """Send what is ChannelData already; return how many messages were not dropped."""
+        return self._wire.write_batch(batch)
+
+    def read_messages(self, batch: Batch) -> int:
+        """Put messages from the relay, as they came, into `batch`; return how many.
+
+        Raises `TransportError` when the wire is lost.
+        """
+        try:
+            return self._wire.read(batch)
+        except BrokenWireError as error:
+            raise TransportError(self.stage, error.code, error.message, error.advice) from None
+        except FramingError as error:
+            self._client.lose_stream(str(error))
+            self._events()
+            return 0
+
+    def receive(self, message: bytes, now: float) -> list[bytes]:
+        """Take one message from the relay; return the peer's datagrams in it.
+
+        Raises `TransportError` when the allocation is lost.
+        """
+        self._client.receive_datagram(message, now)
+        return self._events()
+
     def read(self, now: float) -> list[bytes]:
         """Take the datagrams that have come from the peer.
 
         Raises `TransportError` when the allocation or the wire is lost.
         """
-        client = self._client
-        receive = client.receive_stream if self._wire.reliable else client.receive_datagram
-        try:
-            taken = self._wire.read()
-        except BrokenWireError as error:
-            raise TransportError(self.stage, error.code, error.message, error.advice) from None
-        for data in taken:
-            receive(data, now)
-        payloads = self._events()
+        payloads: list[bytes] = []
+        self.read_messages(self._received)
+        for message in self._received:
+            payloads += self.receive(bytes(message), now)
         self.flush()
         return payloads
 
@@ -120,20 +162,18 @@ class RelayedPath:
         for message in self._client.datagrams_to_send():
             self._wire.write(message, droppable=False)
 
+    async def pump(self, on_readable: Callable[[], int]) -> NoReturn:
+        """Call `on_readable` whenever there may be messages, until it raises."""
+        await self._wire.pump(on_readable)
+
+    def interrupt(self, error: Exception) -> None:
+        """Make a `pump` that is under way raise `error`."""
+        self._wire.interrupt(error)
+
     async def wait(self, deadline: float | None) -> None:
         """Wait until something may be read, or until `deadline` (monotonic seconds)."""
-        try:
-            with anyio.CancelScope(
-                deadline=float("inf") if deadline is None else deadline
-            ) as self._scope:
-                await self._wire.wait()
-        finally:
-            self._scope = None
-
-    def hurry(self, deadline: float) -> None:
-        """Make a `wait` that is under way end at `deadline` at the latest."""
-        if self._scope is not None and self._scope.deadline > deadline:
-            self._scope.deadline = deadline
+        with anyio.CancelScope(deadline=float("inf") if deadline is None else deadline):
+            await self._wire.wait()
 
     async def allocate(self) -> None:
         """Make the allocation; raises `TransportError` at `turn_allocate`.
@@ -204,11 +244,12 @@ class RelayedPath:
 
 @asynccontextmanager
 async def relayed_path(
-    settings: PathSettings, on_stage: Callable[[Stage], None]
+    settings: PathSettings, on_stage: Callable[[Stage], None], received: Batch
 ) -> AsyncIterator[RelayedPath]:
     """Open a path to the peer and release it on every way out.
 
-    `on_stage` hears each stage as it begins. Raises `TransportError` with the stage that failed.
+    `received` is for what `RelayedPath.read` takes, and free otherwise. `on_stage` hears each stage
+    as it begins. Raises `TransportError` with the stage that failed.
     """
     endpoint = settings.endpoint
     peer = await _peer_address(settings)
@@ -223,7 +264,7 @@ async def relayed_path(
                 random_bytes=settings.random_bytes,
                 family=6 if ":" in peer[0] else None,
             )
-            path = RelayedPath(wire, client, peer)
+            path = RelayedPath(wire, client, peer, received)
             try:
                 on_stage(Stage.TURN_ALLOCATE)
                 await path.allocate()

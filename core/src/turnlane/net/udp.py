@@ -1,119 +1,154 @@
-"""Batched UDP sockets for the local ends: one wait, then as many datagrams as are there."""
+"""UDP sockets that take and send batches: for the local ends, and for a server's listening port."""
 
 import socket
+from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import NoReturn
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from turnlane.api.batch import MAX_DATAGRAM, Batch
+from turnlane.api.adapters import DatagramSocket
+from turnlane.api.batch import Batch
 from turnlane.api.errors import AdapterError, TransportError
 from turnlane.api.stages import Stage
-from turnlane.net.system import (
-    SocketAddress,
-    is_path_error,
-    open_socket,
-    plain_address,
-    reason,
-    resolve,
-)
+from turnlane.net.datagrams import datagrams_of
+from turnlane.net.reactor import Readiness
+from turnlane.net.system import SocketAddress, open_socket, plain_address, reason, resolve
 
 MAX_PEERS = 4096
-"""Local peers that one bound socket remembers; beyond, the one silent for longest is forgotten."""
-
-RECEIVE_LIMIT = 64
-"""Datagrams taken per wake-up of a listening socket."""
+"""Peers that one socket remembers; beyond, the one silent for longest is forgotten."""
 
 MAX_FLOW = 0xFFFFFF
 """A flow's number has 24 bits on the wire."""
 
 
 class PeerTable:
-    """Numbers the peers of a socket: address to flow and back, bounded, least recent out first.
+    """Numbers the peers of a socket: source to flow and back, bounded, least recent out first.
 
     Numbers grow and are not given again before 2^24 others were, so that a late reply to a
-    forgotten peer never reaches another.
+    forgotten peer never reaches another. Sources are what `turnlane.net.datagrams` takes for one.
     """
 
     def __init__(self, limit: int = MAX_PEERS) -> None:
         self.limit = limit
         self.evicted = 0
-        self._flows: OrderedDict[SocketAddress, int] = OrderedDict()
-        self._addresses: dict[int, SocketAddress] = {}
+        self._flows: OrderedDict[Hashable, int] = OrderedDict()
+        self._sources: dict[int, Hashable] = {}
         self._next = 1
 
     def __len__(self) -> int:
         return len(self._flows)
 
-    def flow(self, address: SocketAddress) -> int:
-        """Return the number of `address`, giving it one if it is new."""
-        flow = self._flows.get(address)
+    def flow(self, source: Hashable) -> int:
+        """Return the number of `source`, giving it one if it is new."""
+        flow = self._flows.get(source)
         if flow is not None:
-            self._flows.move_to_end(address)
+            self._flows.move_to_end(source)
             return flow
         if len(self._flows) >= self.limit:
             _, oldest = self._flows.popitem(last=False)
-            del self._addresses[oldest]
+            del self._sources[oldest]
             self.evicted += 1
-        while self._next in self._addresses:
+        while self._next in self._sources:
             self._next = self._next % MAX_FLOW + 1
         flow = self._next
         self._next = flow % MAX_FLOW + 1
-        self._flows[address] = flow
-        self._addresses[flow] = address
+        self._flows[source] = flow
+        self._sources[flow] = source
         return flow
 
-    def address(self, flow: int) -> SocketAddress | None:
-        """Return the address numbered `flow`, or None when it is unknown or forgotten."""
-        return self._addresses.get(flow)
+    def source(self, flow: int) -> Hashable | None:
+        """Return the source numbered `flow`, or None when it is unknown or forgotten."""
+        return self._sources.get(flow)
 
 
-class BatchSocket:
-    """The part of `DatagramSocket` that bound and connected sockets share."""
+class BatchSocket(ABC):
+    """What the sockets of this module share: reading in batches, and being closed while they do."""
 
     def __init__(self, opened: socket.socket) -> None:
         self._socket = opened
+        self._datagrams = datagrams_of(opened)
         self._closed = False
+        self._readiness: Readiness | None = None
         self.local_address = plain_address(opened.getsockname())
-        self.dropped = 0
-        self.refused = 0
+
+    @property
+    def dropped(self) -> int:
+        """Datagrams that the system did not take."""
+        return self._datagrams.dropped
+
+    @property
+    def too_large(self) -> int:
+        """Those among them that were larger than the path bears."""
+        return self._datagrams.too_large
+
+    @property
+    def refused(self) -> int:
+        """How often the network said of something sent earlier that it did not arrive."""
+        return self._datagrams.refused
+
+    async def pump(self, batch: Batch, consume: Callable[[Batch], None]) -> NoReturn:
+        """Call `consume` with every batch that comes, until the socket is closed.
+
+        What costs the least on the loop there is; otherwise as calling `receive` for ever.
+        """
+        read, flow = self._read, self._flow
+
+        def on_readable() -> int:
+            count = read(batch, flow)
+            if count:
+                consume(batch)
+            return count
+
+        self._check_open()
+        self._readiness = Readiness(self._socket, on_readable)
+        try:
+            await self._readiness.run()
+        finally:
+            self._readiness = None
 
     async def receive(self, batch: Batch) -> None:
         """Wait for at least one datagram, then fill `batch` with as many as are there."""
         await checkpoint()
         while True:
-            if self._closed:
-                raise anyio.ClosedResourceError
-            batch.clear()
-            try:
-                while not batch.full:
-                    self._take(batch)
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                if not is_path_error(error):
-                    raise AdapterError(
-                        Stage.FORWARDING_LOOP,
-                        "local_socket_failed",
-                        f"receiving: {reason(error)}",
-                        "check that the network is up and that memory is left",
-                    ) from None
-                self.refused += 1
-                if not batch.count:
-                    continue
-            if batch.count:
+            self._check_open()
+            if self._read(batch, self._flow):
                 return
             await anyio.wait_readable(self._socket)
 
     def close(self) -> None:
-        """Release the socket; a waiting `receive` ends with `anyio.ClosedResourceError`."""
+        """Release the socket; who waits for it gets `anyio.ClosedResourceError`."""
         if not self._closed:
             self._closed = True
+            if self._readiness is not None:
+                self._readiness.end(anyio.ClosedResourceError())
             anyio.notify_closing(self._socket)
             self._socket.close()
 
-    def _take(self, batch: Batch) -> None:
-        raise NotImplementedError
+    def _check_open(self) -> None:
+        if self._closed:
+            raise anyio.ClosedResourceError
+
+    def _read(self, batch: Batch, flow: int | Callable[[Hashable], int]) -> int:
+        try:
+            return self._datagrams.read(batch, flow)
+        except OSError as error:
+            raise self._broken(error) from None
+
+    @property
+    @abstractmethod
+    def _flow(self) -> int | Callable[[Hashable], int]:
+        """What numbers the datagrams that come."""
+
+    def _broken(self, error: OSError) -> AdapterError | TransportError:
+        return AdapterError(
+            Stage.FORWARDING_LOOP,
+            "local_socket_failed",
+            f"receiving: {reason(error)}",
+            "check that the network is up and that memory is left",
+        )
 
 
 class BoundUdpSocket(BatchSocket):
@@ -122,28 +157,35 @@ class BoundUdpSocket(BatchSocket):
     def __init__(self, opened: socket.socket, max_peers: int = MAX_PEERS) -> None:
         super().__init__(opened)
         self.peers = PeerTable(max_peers)
+        self._unknown = 0
 
-    def _take(self, batch: Batch) -> None:
-        size, address = self._socket.recvfrom_into(batch.slot())
-        batch.commit(size, self.peers.flow(address))
+    @property
+    def dropped(self) -> int:
+        """Datagrams that the system did not take, or whose peer is forgotten."""
+        return super().dropped + self._unknown
 
     def send(self, batch: Batch) -> int:
         """Send each packet to the peer its flow names; return how many the system took."""
         if self._closed:
             return 0
-        sent = 0
-        flows = batch.flows
-        for index, packet in enumerate(batch):
-            address = self.peers.address(flows[index])
-            if address is None:
-                self.dropped += 1
-                continue
-            try:
-                self._socket.sendto(packet, address)
-                sent += 1
-            except OSError:
-                self.dropped += 1
+        sent = start = 0
+        flows, count = batch.flows, batch.count
+        while start < count:
+            flow = flows[start]
+            stop = start + 1
+            while stop < count and flows[stop] == flow:
+                stop += 1
+            peer = self.peers.source(flow)
+            if peer is None:
+                self._unknown += stop - start
+            else:
+                sent += self._datagrams.send(batch, start, stop, peer)
+            start = stop
         return sent
+
+    @property
+    def _flow(self) -> Callable[[Hashable], int]:
+        return self.peers.flow
 
 
 class ConnectedUdpSocket(BatchSocket):
@@ -153,31 +195,22 @@ class ConnectedUdpSocket(BatchSocket):
         super().__init__(opened)
         self.flow = flow
 
-    def _take(self, batch: Batch) -> None:
-        batch.commit(self._socket.recv_into(batch.slot()), self.flow)
-
     def send(self, batch: Batch) -> int:
         """Send every packet to the peer; return how many the system took."""
-        if self._closed:
-            return 0
-        sent = 0
-        for packet in batch:
-            try:
-                self._socket.send(packet)
-                sent += 1
-            except OSError:
-                self.dropped += 1
-        return sent
+        return 0 if self._closed else self._datagrams.send(batch, 0, batch.count)
+
+    @property
+    def _flow(self) -> int:
+        return self.flow
 
 
-class ListeningUdpSocket:
-    """The socket of a server that tells its peers apart by address."""
+class ListeningUdpSocket(BatchSocket):
+    """The socket of a server: it numbers its peers, and says what address is behind a number."""
 
     def __init__(self, opened: socket.socket) -> None:
-        self._socket = opened
-        self._closed = False
-        self.local_address = plain_address(opened.getsockname())
-        self.dropped = 0
+        super().__init__(opened)
+        self._peers = PeerTable()
+        self._single = Batch()
 
     @classmethod
     async def bind(cls, host: str, port: int) -> "ListeningUdpSocket":
@@ -195,43 +228,43 @@ class ListeningUdpSocket:
                 "choose another address with --listen, or stop what uses this one",
             ) from None
 
-    async def receive(self) -> list[tuple[bytes, SocketAddress]]:
-        """Wait for at least one datagram and return as many as are there, with their sources."""
-        await checkpoint()
-        taken: list[tuple[bytes, SocketAddress]] = []
-        while True:
-            if self._closed:
-                raise anyio.ClosedResourceError
-            try:
-                while len(taken) < RECEIVE_LIMIT:
-                    taken.append(self._socket.recvfrom(MAX_DATAGRAM))
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                # What ICMP says of one peer says nothing about the others.
-                if not is_path_error(error):
-                    raise TransportError(
-                        Stage.LISTEN,
-                        "listen_socket_failed",
-                        f"receiving: {reason(error)}",
-                        "check that the network is up and that memory is left",
-                    ) from None
-                if not taken:
-                    continue
-            if taken:
-                return taken
-            await anyio.wait_readable(self._socket)
+    def address(self, number: int) -> SocketAddress:
+        """Return the address of the peer that a batch that was just read calls `number`."""
+        source = self._peers.source(number)
+        assert source is not None
+        return self._datagrams.address(source)
 
     def send(self, data: bytes, address: SocketAddress) -> None:
         """Send one datagram now; what the system does not take is dropped and counted."""
-        try:
-            self._socket.sendto(data, address)
-        except OSError:
-            self.dropped += 1
+        self._single.clear()
+        self._single.append(data)
+        self.send_batch(self._single, self.target(address))
 
-    def close(self) -> None:
-        """Release the socket; a waiting `receive` ends with `anyio.ClosedResourceError`."""
-        if not self._closed:
-            self._closed = True
-            anyio.notify_closing(self._socket)
-            self._socket.close()
+    def target(self, address: SocketAddress) -> Hashable:
+        """Return what `send_batch` takes for an address."""
+        return self._datagrams.target(address)
+
+    def send_batch(self, batch: Batch, target: Hashable) -> int:
+        """Send a batch to one peer; return how many datagrams the system took."""
+        return 0 if self._closed else self._datagrams.send(batch, 0, batch.count, target)
+
+    @property
+    def _flow(self) -> Callable[[Hashable], int]:
+        return self._peers.flow
+
+    def _broken(self, error: OSError) -> TransportError:
+        return TransportError(
+            Stage.LISTEN,
+            "listen_socket_failed",
+            f"receiving: {reason(error)}",
+            "check that the network is up and that memory is left",
+        )
+
+
+async def pump(opened: DatagramSocket, batch: Batch, consume: Callable[[Batch], None]) -> NoReturn:
+    """Call `consume` with every batch that comes from `opened`, whoever made that."""
+    if isinstance(opened, BatchSocket):
+        await opened.pump(batch, consume)
+    while True:
+        await opened.receive(batch)
+        consume(batch)

@@ -52,6 +52,33 @@ def decode_untrusted(datagram: bytes | bytearray | memoryview) -> tuple[int, mem
     return channel, memoryview(datagram)[HEADER_SIZE : HEADER_SIZE + size]
 
 
+def messages_untrusted(
+    buffer: bytes | bytearray | memoryview, begin: int, end: int
+) -> tuple[list[int], list[int], int]:
+    """Cut `buffer[begin:end]`, a piece of a byte stream that begins with a message, in messages.
+
+    Returns where they begin and how long they are without padding, and where the first incomplete
+    one begins. Raises `FramingError` when something else stands where a message must begin.
+    """
+    starts: list[int] = []
+    sizes: list[int] = []
+    unpack = _HEADER.unpack_from
+    while end - begin >= HEADER_SIZE:
+        first, length = unpack(buffer, begin)
+        if MIN_CHANNEL <= first <= MAX_CHANNEL:
+            size = HEADER_SIZE + length
+            following = begin + size + -length % 4
+        else:
+            size, whole = _extent(buffer, begin, end)
+            following = begin + whole
+        if following > end:
+            break
+        starts.append(begin)
+        sizes.append(size)
+        begin = following
+    return starts, sizes, begin
+
+
 class StreamFramer:
     """Cuts a byte stream into STUN and ChannelData messages.
 
@@ -83,7 +110,7 @@ class StreamFramer:
         position = 0
         while True:
             try:
-                size, self._needed = _extent(received, position)
+                size, self._needed = _extent(received, position, len(received))
             except FramingError as error:
                 self._broken = str(error)
                 self._buffer.clear()
@@ -96,12 +123,12 @@ class StreamFramer:
         return messages
 
 
-def _extent(data: bytes, position: int) -> tuple[int, int]:
+def _extent(data: bytes | bytearray | memoryview, position: int, end: int) -> tuple[int, int]:
     """Return the size of the message at `position`, without and with its padding.
 
     While its header is incomplete, this is how much must be there to know more.
     """
-    available = len(data) - position
+    available = end - position
     if available < HEADER_SIZE:
         return HEADER_SIZE, HEADER_SIZE
     first, length = _HEADER.unpack_from(data, position)

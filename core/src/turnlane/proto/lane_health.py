@@ -128,6 +128,11 @@ class LaneHealth:
         self._dead: LaneDead | None = None
         self._dead_told = False
 
+    @property
+    def busy(self) -> bool:
+        """Whether payload has passed since the last ping, so that the next one comes soon."""
+        return self._ping_wanted
+
     def note_sent(self, count: int, now: float) -> None:
         """Count payload frames that were sent."""
         self.frames_sent = (self.frames_sent + count) & COUNTER_MASK

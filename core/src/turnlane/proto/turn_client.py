@@ -15,8 +15,6 @@ from turnlane.api.secrets import Secret
 from turnlane.proto.channel_data import (
     MIN_CHANNEL,
     ChannelDataError,
-    FramingError,
-    StreamFramer,
     decode_untrusted,
     encode,
 )
@@ -139,7 +137,6 @@ class TurnClient:
         self._peers_by_number: dict[int, Address] = {}
         self._transactions: Transactions[Request] = Transactions()
         self._closing_until = 0.0
-        self._framer = StreamFramer()
         self._events: deque[TurnEvent] = deque()
         self._statistics = Statistics()
 
@@ -235,23 +232,17 @@ class TurnClient:
         else:
             self._receive_answer(transaction, message, now)
 
-    def receive_stream(self, data: Buffer, now: float) -> None:
-        """Take bytes from the relay's stream, cut anywhere; what cannot be followed ends us."""
+    def lose_stream(self, reason: str) -> None:
+        """Take note that the relay's stream holds what is no message, and can't be followed."""
         if self.finished:
             return
-        try:
-            messages = self._framer.receive_untrusted(data)
-        except FramingError as error:
-            self._statistics.malformed += 1
-            # Nothing that is sent now would be answered: dropping the stream is the release.
-            self._transactions.clear()
-            if self.state is AllocationState.CLOSING:
-                self._settle()
-            else:
-                self._fail(None, f"the relay's stream cannot be followed: {error}", release=False)
-            return
-        for message in messages:
-            self.receive_datagram(message, now)
+        self._statistics.malformed += 1
+        # Nothing that is sent now would be answered: dropping the stream is the release.
+        self._transactions.clear()
+        if self.state is AllocationState.CLOSING:
+            self._settle()
+        else:
+            self._fail(None, f"the relay's stream cannot be followed: {reason}", release=False)
 
     def datagrams_to_send(self) -> list[bytes]:
         """Give up what is to be sent to the relay now, in this order."""

@@ -10,6 +10,7 @@ from anyio.abc import TaskGroup
 from turnlane.api.adapters import DatagramEgress, DatagramSocket
 from turnlane.api.batch import Batch
 from turnlane.api.errors import AdapterError
+from turnlane.net.udp import pump
 
 MAX_QUEUED = 64
 """Packets that wait while a flow's upstream is being opened; more are dropped and counted."""
@@ -65,7 +66,7 @@ class FlowTable:
         return len(self._flows)
 
     def send(self, flow_number: int, batch: Batch) -> None:
-        """Send a batch, all of it of one flow, upstream; opens the flow when it is new."""
+        """Send a batch, all of it one flow's, upstream; opens the flow when it is new."""
         if self._closed:
             return
         flow = self._flows.get(flow_number)
@@ -149,35 +150,9 @@ class FlowTable:
                 waiting.append(packet, flow.number)
         if waiting:
             self.dropped += len(waiting) - opened.send(waiting)
-        while True:
-            await opened.receive(self._replies)
-            if self._is_gone(flow):
-                return  # which one that had something to give does not notice
-            self._deliver(self._replies)
 
+        def deliver(batch: Batch) -> None:
+            if not self._is_gone(flow):
+                self._deliver(batch)
 
-class Forwarder:
-    """Gathers packets of the same flow that arrive one after the other into one batch."""
-
-    def __init__(self) -> None:
-        self._batch = Batch()
-        self._table: FlowTable | None = None
-        self._flow = 0
-
-    def add(self, table: FlowTable, flow: int, packet: bytes | memoryview) -> None:
-        """Take one packet for `flow` of `table`."""
-        if table is not self._table or flow != self._flow:
-            self.flush()
-            self._table = table
-            self._flow = flow
-        if not self._batch.append(packet, flow):
-            table.send(flow, self._batch)
-            self._batch.clear()
-            self._batch.append(packet, flow)
-
-    def flush(self) -> None:
-        """Send on what was gathered."""
-        if self._table is not None and self._batch:
-            self._table.send(self._flow, self._batch)
-        self._table = None
-        self._batch.clear()
+        await pump(opened, self._replies, deliver)

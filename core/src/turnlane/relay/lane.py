@@ -1,7 +1,9 @@
 """One lane of a client: a TURN allocation, a DTLS association through it, and the session in that.
 
-A lane is driven by one task, `run`; packets of the local end are sent by whoever calls `send`, in
-the same thread. Nothing here is per packet but the packet itself.
+A lane is driven by `run`; packets of the local end are sent by whoever calls `send`, in the same
+thread. While it comes up, everything goes step by step; once a channel is bound, payload passes in
+batches: what a relay sends is opened, checked and handed on in place, and only what is no payload
+(STUN, alerts, control frames) is looked at by itself.
 """
 
 from collections.abc import Callable
@@ -24,6 +26,7 @@ from turnlane.net.dtls import (
     HandshakeFailed,
 )
 from turnlane.net.identity import Pin
+from turnlane.net.record_layout import RecordLayout, Stopped
 from turnlane.net.relayed_path import PathSettings, RelayedPath, relayed_path
 from turnlane.proto.frames import HEADER_SIZE, ByeCode, datagram_flow, write_datagram_header
 from turnlane.proto.hello import EXPORTER_LABEL, EXPORTER_SIZE, HelloParameters
@@ -36,9 +39,10 @@ from turnlane.proto.lane_events import (
     PeerDraining,
     PeerLeft,
 )
-from turnlane.proto.lane_health import LaneDead
+from turnlane.proto.lane_health import LaneDead, LaneHealth
 from turnlane.proto.refusals import Remedy
 from turnlane.relay.membership import Membership
+from turnlane.relay.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,14 @@ class Lane:
     """Carries packets between the local end and the tunnel server.
 
     `deliver` takes the batches that come from the server; it uses each before it returns.
+    `workspace` may be shared by everything in the loop.
     """
 
     def __init__(
         self,
         plan: LanePlan,
         *,
+        workspace: Workspace,
         deliver: Callable[[Batch], object],
         on_stage: Callable[[Stage], None],
         on_drain: Callable[[], None],
@@ -97,7 +103,9 @@ class Lane:
         self._secret: Secret[bytes] | None = None
         self._last_flow = 0
         self._max_record = MAX_PAYLOAD
-        self._received = Batch()
+        self._workspace = workspace
+        self._layout: RecordLayout | None = None
+        self._nap: anyio.CancelScope | None = None
 
     async def run(self, on_ready: Callable[[], None]) -> NoReturn:
         """Bring the lane up, call `on_ready`, carry traffic until it fails or is cancelled.
@@ -105,7 +113,8 @@ class Lane:
         Raises `TransportError` or `SessionError` with the stage; on every way out the server is
         told and the allocation released.
         """
-        async with relayed_path(self.plan.path, self._on_stage) as path:
+        workspace = self._workspace
+        async with relayed_path(self.plan.path, self._on_stage, workspace.received) as path:
             self._path = path
             self.relayed = path.relayed
             # A lane is cancelled with its session only; a failure is its own, and it may come back.
@@ -120,21 +129,37 @@ class Lane:
                 path.stage = Stage.FORWARDING_LOOP
                 self.ready = True
                 on_ready()
-                while True:
-                    await self._turn()
+                await self._forward(path)
             except TurnlaneError:
                 leaving = ByeCode.LANE_CLOSED
                 raise
             finally:
                 self.ready = False
+                self._layout = None
                 self._farewell(path, leaving)
                 self._path = None
 
     def send(self, batch: Batch, start: int, stop: int) -> None:
         """Send packets `start` to `stop - 1` of `batch` to the server."""
-        path, association, protocol = self._path, self._association, self._protocol
+        path = self._path
         if path is None:
             return
+        if self._protocol is None:
+            self._last_flow = batch.flows[stop - 1]
+        sealed = self._workspace.sealed
+        sent = 0
+        while start < stop and self._layout is not None and self._association is not None:
+            start = self._association.seal(self._layout, batch, start, stop, sealed)
+            sent += path.send_messages(sealed)
+        if start < stop:
+            sent += self._send_singly(path, batch, start, stop)
+        self.packets_sent += sent
+        if self._protocol is not None and self._protocol.health is not None and sent:
+            self._note_sent(self._protocol.health, sent)
+
+    def _send_singly(self, path: RelayedPath, batch: Batch, start: int, stop: int) -> int:
+        """Send packets while there is no channel yet, or no DTLS."""
+        association, protocol = self._association, self._protocol
         sent = 0
         for index in range(start, stop):
             begin = batch.starts[index]
@@ -142,8 +167,6 @@ class Lane:
             if protocol is not None:
                 begin -= HEADER_SIZE
                 write_datagram_header(batch.buffer, begin, batch.flows[index])
-            else:
-                self._last_flow = batch.flows[index]
             packet = batch.view[begin:end]
             if association is not None:
                 # An empty one can only be raw: DTLS in OpenSSL has no record for it.
@@ -153,13 +176,15 @@ class Lane:
                 sent += path.send(association.encrypt(packet))
             else:
                 sent += path.send(bytes(packet))
-        self.packets_sent += sent
-        health = protocol.health if protocol is not None else None
-        if health is not None and sent:
-            health.note_sent(sent, anyio.current_time())
+        return sent
+
+    def _note_sent(self, health: LaneHealth, count: int) -> None:
+        quiet = not health.busy
+        health.note_sent(count, anyio.current_time())
+        if quiet and self._nap is not None:
             timer = health.get_timer()
-            if timer is not None:
-                path.hurry(timer)
+            if timer is not None and timer < self._nap.deadline:
+                self._nap.deadline = timer
 
     def _enter(self, path: RelayedPath, stage: Stage) -> None:
         path.stage = stage
@@ -197,18 +222,48 @@ class Lane:
 
     async def _turn(self) -> None:
         """Do one turn: send what is due, wait for packets or a timer, handle both."""
-        path, association, protocol = self._path, self._association, self._protocol
+        path = self._path
         assert path is not None
         self._flush()
-        timers = [path.get_timer()]
-        if association is not None:
-            timers.append(association.get_timer())
-        if protocol is not None:
-            timers.append(protocol.get_timer())
-        await path.wait(min((timer for timer in timers if timer is not None), default=None))
+        await path.wait(self._timer())
         now = anyio.current_time()
         self._take(path.read(now), now)
-        for machine in (path, association, protocol):
+        self._handle_timers(now)
+
+    async def _forward(self, path: RelayedPath) -> NoReturn:
+        """Carry traffic until the path, the association or the session ends."""
+        self._lay_out()
+        self._flush()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._keep_time, path)
+            try:
+                await path.pump(self._on_readable)
+            except TurnlaneError as error:
+                failure = error
+                tasks.cancel_scope.cancel()
+        raise failure
+
+    async def _keep_time(self, path: RelayedPath) -> None:
+        try:
+            while True:
+                timer = self._timer()
+                with anyio.CancelScope(
+                    deadline=float("inf") if timer is None else timer
+                ) as self._nap:
+                    await anyio.sleep_forever()
+                self._handle_timers(anyio.current_time())
+        except TurnlaneError as error:
+            path.interrupt(error)
+        finally:
+            self._nap = None
+
+    def _timer(self) -> float | None:
+        machines = (self._path, self._association, self._protocol)
+        timers = [machine.get_timer() for machine in machines if machine is not None]
+        return min((timer for timer in timers if timer is not None), default=None)
+
+    def _handle_timers(self, now: float) -> None:
+        for machine in (self._path, self._association, self._protocol):
             if machine is None:
                 continue
             timer = machine.get_timer()
@@ -216,6 +271,58 @@ class Lane:
                 machine.handle_timer(now)
         self._events()
         self._flush()
+        if self.ready:
+            self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Settle how payload stands in messages, as soon as a channel is bound."""
+        path = self._path
+        if path is None or self._association is None:
+            return
+        channel = path.channel
+        if channel is None:
+            self._layout = None
+        elif self._layout is None or self._layout.channel != channel:
+            self._layout = RecordLayout(
+                channel=channel,
+                padded=path.padded,
+                framed=self._protocol is not None,
+                most=self._max_record,
+            )
+
+    def _on_readable(self) -> int:
+        path, received = self._path, self._workspace.received
+        assert path is not None
+        count = path.read_messages(received)
+        if count:
+            self._take_messages(path, received, count)
+        return count
+
+    def _take_messages(self, path: RelayedPath, received: Batch, count: int) -> None:
+        """Take a batch off the wire: payload in bulk, everything else as it comes."""
+        opened, now = self._workspace.opened, anyio.current_time()
+        index, aside = 0, False
+        while index < count:
+            stopped = Stopped.FOREIGN
+            if self._layout is not None and self._association is not None:
+                index, stopped = self._association.open(
+                    self._layout, received, index, count, opened
+                )
+            if stopped is Stopped.DONE:
+                break
+            # A ping counts the payload that came before it.
+            self._hand_over(now)
+            if stopped is Stopped.CONTROL and self._association is not None:
+                self._take_record(self._association.control, now)
+                aside = True
+            elif stopped is Stopped.FOREIGN:
+                self._take(path.receive(bytes(received.packet(index)), now), now)
+                index += 1
+                aside = True
+        self._hand_over(now)
+        if aside:
+            path.flush()
+            self._handle_timers(now)
 
     def _flush(self) -> None:
         path, association, protocol = self._path, self._association, self._protocol
@@ -237,8 +344,7 @@ class Lane:
                     self._events()
             for record in records:
                 self._take_record(record, now)
-        if self._received:
-            self._hand_over(now)
+        self._hand_over(now)
 
     def _take_record(self, record: bytes, now: float) -> None:
         protocol = self._protocol
@@ -250,9 +356,7 @@ class Lane:
             return
         flow = datagram_flow(record) if self._established else -1
         if flow < 0:
-            if self._received:
-                # A ping counts the payload that came before it.
-                self._hand_over(now)
+            self._hand_over(now)
             protocol.receive(record, now)
             if not self._established:
                 self._events()
@@ -260,19 +364,24 @@ class Lane:
         self._append(record, HEADER_SIZE, flow, now)
 
     def _append(self, record: bytes, offset: int, flow: int, now: float) -> None:
+        opened = self._workspace.opened
         payload = memoryview(record)[offset:]
-        if not self._received.append(payload, flow):
+        if not opened.append(payload, flow):
             self._hand_over(now)
-            self._received.append(payload, flow)
+            opened.append(payload, flow)
 
     def _hand_over(self, now: float) -> None:
-        count = len(self._received)
+        opened = self._workspace.opened
+        count = opened.count
+        if not count:
+            return
         self.packets_received += count
-        health = self._protocol.health if self._protocol is not None else None
-        if health is not None:
-            health.note_received(count, now)
-        self._deliver(self._received)
-        self._received.clear()
+        if self._protocol is None:
+            opened.flows[:count] = [self._last_flow] * count
+        elif self._protocol.health is not None:
+            self._protocol.health.note_received(count, now)
+        self._deliver(opened)
+        opened.clear()
 
     def _events(self) -> None:
         path, association = self._path, self._association

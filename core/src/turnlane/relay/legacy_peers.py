@@ -3,8 +3,6 @@
 That is what the Go prototypes speak; docs/compatibility.md says what of it is served.
 """
 
-from collections.abc import Callable
-
 from anyio.abc import TaskGroup
 
 from turnlane.api.adapters import DatagramEgress
@@ -12,12 +10,16 @@ from turnlane.api.batch import Batch
 from turnlane.api.errors import AdapterError
 from turnlane.net.dtls import MAX_PAYLOAD, AssociationStateError, DtlsAssociation
 from turnlane.net.dtls_server import DtlsServer
+from turnlane.net.record_layout import RecordLayout
 from turnlane.net.system import SocketAddress
-from turnlane.relay.flows import FlowTable, Forwarder
-from turnlane.relay.listener import ServerObserver, shown
+from turnlane.relay.flows import FlowTable
+from turnlane.relay.listener import ServerObserver, ServerPort, shown
+from turnlane.relay.workspace import Workspace
 
 FLOW = 1
 """The one flow of a legacy peer."""
+
+LAYOUT = RecordLayout(channel=None, padded=False, framed=False, most=MAX_PAYLOAD)
 
 
 class LegacyPeer:
@@ -27,31 +29,32 @@ class LegacyPeer:
         self,
         association: DtlsAssociation,
         address: SocketAddress,
-        transmit: Callable[[bytes, SocketAddress], None],
+        port: ServerPort,
+        workspace: Workspace,
         now: float,
     ) -> None:
         self.association = association
-        self.address = address
         self.last_heard = now
-        self.unsendable = 0
         self.flows: FlowTable | None = None
-        self._transmit = transmit
+        self._port = port
+        self._target = port.target(address)
+        self._sealed = workspace.sealed
 
     def deliver(self, batch: Batch) -> None:
         """Send replies to the client, one datagram a record."""
-        association = self.association
+        start = 0
         try:
-            for packet in batch:
-                if 0 < len(packet) <= MAX_PAYLOAD:
-                    self._transmit(association.encrypt(packet), self.address)
-                else:
-                    self.unsendable += 1
+            while start < batch.count:
+                start = self.association.seal(LAYOUT, batch, start, batch.count, self._sealed)
+                self._port.send_batch(self._sealed, self._target)
         except AssociationStateError:
             return  # the association has just ended; its event is on the way
 
 
 class LegacyPeers:
     """Handles the peers of a legacy port (`turnlane.relay.listener.PeerHandler`)."""
+
+    layout = LAYOUT
 
     def __init__(
         self,
@@ -60,7 +63,8 @@ class LegacyPeers:
         tasks: TaskGroup,
         *,
         idle_timeout: float,
-        transmit: Callable[[bytes, SocketAddress], None],
+        port: ServerPort,
+        workspace: Workspace,
         observer: ServerObserver,
     ) -> None:
         self.peers: dict[SocketAddress, LegacyPeer] = {}
@@ -68,14 +72,13 @@ class LegacyPeers:
         self._egress = egress
         self._tasks = tasks
         self._idle_timeout = idle_timeout
-        self._transmit = transmit
+        self._port = port
+        self._workspace = workspace
         self._observer = observer
-        self._forwarder = Forwarder()
-        self._replies = Batch()
 
     def accepted(self, address: SocketAddress, association: DtlsAssociation, now: float) -> None:
         """Give a peer its upstream."""
-        peer = LegacyPeer(association, address, self._transmit, now)
+        peer = LegacyPeer(association, address, self._port, self._workspace, now)
 
         def on_failure(flow: int, error: AdapterError) -> None:
             self._observer.flow_failed(f"legacy {shown(address)}", flow, error)
@@ -85,20 +88,26 @@ class LegacyPeers:
             self._egress,
             deliver=peer.deliver,
             on_failure=on_failure,
-            replies=self._replies,
+            replies=self._workspace.received,
             limit=1,
         )
         self.peers[address] = peer
         self._observer.peer_accepted(shown(address), "legacy", 0, new_session=True, traceparent="")
 
-    def received(self, address: SocketAddress, records: list[bytes], now: float) -> None:
-        """Send each record upstream as one datagram."""
+    def carried(self, address: SocketAddress, batch: Batch, now: float) -> None:
+        """Send payload upstream."""
         peer = self.peers.get(address)
-        if peer is None or peer.flows is None:
-            return
-        peer.last_heard = now
+        if peer is not None and peer.flows is not None:
+            peer.last_heard = now
+            peer.flows.send(FLOW, batch)
+
+    def received(self, address: SocketAddress, records: list[bytes], now: float) -> None:
+        """Send each record upstream as one datagram: there are no others."""
+        opened = self._workspace.opened
         for record in records:
-            self._forwarder.add(peer.flows, FLOW, record)
+            opened.append(record)
+            self.carried(address, opened, now)
+            opened.clear()
 
     def closed(self, address: SocketAddress, reason: str, now: float) -> None:  # noqa: ARG002
         """Close the upstream of a peer that has gone."""
@@ -106,10 +115,6 @@ class LegacyPeers:
         if peer is not None and peer.flows is not None:
             peer.flows.close()
             self._observer.peer_lost("legacy", 0, reason)
-
-    def burst_ended(self) -> None:
-        """Send on what the burst has left."""
-        self._forwarder.flush()
 
     def tick(self, now: float) -> None:
         """End the peers that were silent for too long."""

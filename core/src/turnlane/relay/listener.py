@@ -1,35 +1,57 @@
 """A listening port of the server: datagrams in, DTLS undone, payload to whoever handles peers."""
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Hashable
+from typing import NoReturn, Protocol
 
 import anyio
 
+from turnlane.api.batch import Batch
 from turnlane.api.errors import TurnlaneError
 from turnlane.api.stages import Stage
 from turnlane.net.dtls import DtlsAssociation
 from turnlane.net.dtls_server import Accepted, Closed, DtlsServer, Failed
+from turnlane.net.record_layout import RecordLayout, Stopped
 from turnlane.net.system import SocketAddress, plain_address
 from turnlane.net.udp import ListeningUdpSocket
+from turnlane.relay.workspace import Workspace
+
+
+class ServerPort(Protocol):
+    """How the peers of a port are sent to."""
+
+    def send(self, data: bytes, address: SocketAddress) -> None:
+        """Send one datagram now."""
+        ...
+
+    def target(self, address: SocketAddress) -> Hashable:
+        """Return what `send_batch` takes for an address."""
+        ...
+
+    def send_batch(self, batch: Batch, target: Hashable) -> int:
+        """Send a batch to one peer now; return how many datagrams the system took."""
+        ...
 
 
 class PeerHandler(Protocol):
     """What happens with the peers of a port; called in the one thread of the loop."""
 
+    layout: RecordLayout
+    """How payload stands in the messages of this port."""
+
     def accepted(self, address: SocketAddress, association: DtlsAssociation, now: float) -> None:
         """Take a peer whose handshake has completed."""
         ...
 
+    def carried(self, address: SocketAddress, batch: Batch, now: float) -> None:
+        """Take payload of an accepted peer, in batches."""
+        ...
+
     def received(self, address: SocketAddress, records: list[bytes], now: float) -> None:
-        """Take the records of one datagram of an accepted peer."""
+        """Take other records of an accepted peer, or records that came in unusual company."""
         ...
 
     def closed(self, address: SocketAddress, reason: str, now: float) -> None:
         """Forget a peer whose association has ended."""
-        ...
-
-    def burst_ended(self) -> None:
-        """Send on what a burst of datagrams has left."""
         ...
 
 
@@ -56,7 +78,7 @@ class ServerObserver(Protocol):
 
 
 class Listener:
-    """Drives one `DtlsServer` on one socket."""
+    """Drives one `DtlsServer` on one socket; `workspace` may be shared by the whole loop."""
 
     def __init__(
         self,
@@ -64,27 +86,56 @@ class Listener:
         dtls: DtlsServer,
         handler: PeerHandler,
         observer: ServerObserver,
+        workspace: Workspace,
     ) -> None:
         self.socket = socket
         self.dtls = dtls
         self._handler = handler
         self._observer = observer
+        self._workspace = workspace
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Serve until cancelled; raises `TransportError` when the socket breaks."""
-        while True:
-            self.take(await self.socket.receive(), anyio.current_time())
+        await self.socket.pump(self._workspace.received, self.take)
 
-    def take(self, burst: Iterable[tuple[bytes, SocketAddress]], now: float) -> None:
-        """Take datagrams with their sources, and send what they lead to."""
-        handler, dtls = self._handler, self.dtls
-        for data, address in burst:
-            records = dtls.receive_datagram(data, address, now)
-            self._events(now)
-            if records:
-                handler.received(address, records, now)
-        handler.burst_ended()
+    def take(self, received: Batch) -> None:
+        """Take datagrams, whose flows are the socket's numbers of peers; send what they lead to."""
+        now = anyio.current_time()
+        flows, count = received.flows, received.count
+        start = 0
+        while start < count:
+            number = flows[start]
+            stop = start + 1
+            while stop < count and flows[stop] == number:
+                stop += 1
+            self._take_run(received, start, stop, self.socket.address(number), now)
+            start = stop
         self.flush()
+
+    def _take_run(
+        self, received: Batch, start: int, stop: int, address: SocketAddress, now: float
+    ) -> None:
+        """Take datagrams of one peer: payload in bulk, everything else as it comes."""
+        dtls, handler, opened = self.dtls, self._handler, self._workspace.opened
+        while start < stop:
+            stopped = Stopped.FOREIGN
+            association = dtls.association(address)
+            if association is not None:
+                start, stopped = association.open(handler.layout, received, start, stop, opened)
+                if opened.count:
+                    handler.carried(address, opened, now)
+                    opened.clear()
+                if stopped is Stopped.CONTROL:
+                    handler.received(address, [association.control], now)
+                if association.is_pending:
+                    dtls.settle(address)
+                    self._events(now)
+            if stopped is Stopped.FOREIGN:
+                records = dtls.receive_datagram(bytes(received.packet(start)), address, now)
+                self._events(now)
+                if records:
+                    handler.received(address, records, now)
+                start += 1
 
     def tick(self, now: float) -> None:
         """Do what is due: called a few times a second."""

@@ -1,19 +1,21 @@
 """One lane at the server: a DTLS association with a client, and the session it has joined."""
 
-from collections.abc import Callable
-
 import anyio
 
 from turnlane.api.batch import Batch
 from turnlane.api.secrets import Secret
 from turnlane.net.dtls import MAX_PAYLOAD, AssociationStateError, DtlsAssociation
+from turnlane.net.record_layout import RecordLayout
 from turnlane.net.system import SocketAddress
-from turnlane.proto.frames import HEADER_SIZE, ByeCode, datagram_flow, write_datagram_header
+from turnlane.proto.frames import HEADER_SIZE, ByeCode, datagram_flow
 from turnlane.proto.hello import EXPORTER_LABEL, EXPORTER_SIZE, WelcomeTerms
 from turnlane.proto.lane_events import ServerEvent
 from turnlane.proto.lane_server import LaneServer, SessionDirectory
-from turnlane.relay.flows import Forwarder
+from turnlane.relay.listener import ServerPort
 from turnlane.relay.server_session import ServerSession
+from turnlane.relay.workspace import Workspace
+
+LAYOUT = RecordLayout(channel=None, padded=False, framed=True, most=MAX_PAYLOAD)
 
 
 class ServerLane:
@@ -28,7 +30,8 @@ class ServerLane:
         directory: SessionDirectory,
         terms: WelcomeTerms,
         hello_timeout: float,
-        transmit: Callable[[bytes, SocketAddress], None],
+        port: ServerPort,
+        workspace: Workspace,
         now: float,
     ) -> None:
         self.address = address
@@ -36,8 +39,9 @@ class ServerLane:
         self.session: ServerSession | None = None
         self.index = 0
         self.last_heard = now
-        self.too_large = 0
-        self._transmit = transmit
+        self._port = port
+        self._target = port.target(address)
+        self._workspace = workspace
         self._protocol = LaneServer(
             exporter=association.export(EXPORTER_LABEL, EXPORTER_SIZE),
             token=token,
@@ -52,40 +56,39 @@ class ServerLane:
         """Whether the client is known to have been let in: before that it drops payload."""
         return self._protocol.confirmed
 
-    def receive(self, records: list[bytes], forwarder: Forwarder, now: float) -> bool:
-        """Take the records of one datagram: payload goes upstream, the rest to the protocol.
-
-        Returns whether the protocol took part: then it may have events, and records to send.
-        """
+    def carry(self, batch: Batch, now: float) -> None:
+        """Take payload of the client: it goes upstream once the lane has joined a session."""
         self.last_heard = now
         session, health = self.session, self._protocol.health
-        asked = False
+        if session is None or health is None:
+            for index in range(batch.count):
+                self._protocol.receive(_whole(batch, index), now)
+            return
+        # Before a ping that may follow it: its pong counts what came before.
+        health.note_received(batch.count, now)
+        session.forward(self, batch, now)
+
+    def receive(self, records: list[bytes], now: float) -> None:
+        """Take records that are something else, or came in unusual company."""
+        self.last_heard = now
+        opened = self._workspace.opened
         for record in records:
-            flow = datagram_flow(record) if session is not None else -1
-            if flow < 0 or session is None or health is None:
+            flow = datagram_flow(record) if self.session is not None else -1
+            if flow < 0:
                 self._protocol.receive(record, now)
-                asked = True
             else:
-                session.forward(forwarder, self, flow, memoryview(record)[HEADER_SIZE:])
-                session.last_payload_at = now
-                # Before a ping that may follow it: its pong counts what came before.
-                health.note_received(1, now)
-        return asked
+                opened.append(memoryview(record)[HEADER_SIZE:], flow)
+                self.carry(opened, now)
+                opened.clear()
 
     def send(self, batch: Batch, start: int, stop: int) -> None:
         """Send packets of `batch` to the client."""
-        association = self.association
+        sealed = self._workspace.sealed
         sent = 0
         try:
-            for index in range(start, stop):
-                begin = batch.starts[index] - HEADER_SIZE
-                end = begin + HEADER_SIZE + batch.sizes[index]
-                if end - begin > MAX_PAYLOAD:
-                    self.too_large += 1
-                    continue
-                write_datagram_header(batch.buffer, begin, batch.flows[index])
-                self._transmit(association.encrypt(batch.view[begin:end]), self.address)
-                sent += 1
+            while start < stop:
+                start = self.association.seal(LAYOUT, batch, start, stop, sealed)
+                sent += self._port.send_batch(sealed, self._target)
         except AssociationStateError:
             return  # the association has just ended; its event is on the way
         health = self._protocol.health
@@ -96,11 +99,11 @@ class ServerLane:
         """Send what the protocol has to say."""
         try:
             for record in self._protocol.records_to_send():
-                self._transmit(self.association.encrypt(record), self.address)
+                self._port.send(self.association.encrypt(record), self.address)
         except AssociationStateError:
             pass  # the association has just ended; its event is on the way
         for datagram in self.association.datagrams_to_send():
-            self._transmit(datagram, self.address)
+            self._port.send(datagram, self.address)
 
     def get_timer(self) -> float | None:
         """Say when `handle_timer` is due."""
@@ -129,3 +132,9 @@ class ServerLane:
         if self.session is not None:
             self.session.detach(self.index, self, now)
             self.session = None
+
+
+def _whole(batch: Batch, index: int) -> bytes:
+    """Return the record that a packet of `batch` was opened from."""
+    start = batch.starts[index]
+    return bytes(batch.view[start - HEADER_SIZE : start + batch.sizes[index]])

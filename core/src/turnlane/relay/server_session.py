@@ -10,7 +10,7 @@ from turnlane.api.adapters import DatagramEgress
 from turnlane.api.batch import Batch
 from turnlane.api.errors import AdapterError
 from turnlane.api.secrets import Secret
-from turnlane.relay.flows import FlowTable, Forwarder
+from turnlane.relay.flows import FlowTable
 
 MAX_FLOWS = 1024
 """Upstream sockets of one session; beyond, the flow unused for longest is closed."""
@@ -97,15 +97,19 @@ class ServerSession:
             if not self.lanes:
                 self.without_lanes_since = now
 
-    def forward(
-        self, forwarder: Forwarder, lane: ReplyLane, flow: int, payload: memoryview
-    ) -> None:
-        """Send one packet of the client upstream."""
-        if self._return_lane.get(flow) is not lane:
-            if len(self._return_lane) >= MAX_RETURNS:
-                del self._return_lane[next(iter(self._return_lane))]
-            self._return_lane[flow] = lane
-        forwarder.add(self.flows, flow, payload)
+    def forward(self, lane: ReplyLane, batch: Batch, now: float) -> None:
+        """Send payload of the client upstream."""
+        self.last_payload_at = now
+        flows, count = batch.flows, batch.count
+        start = 0
+        while start < count:
+            flow = flows[start]
+            stop = start + 1
+            while stop < count and flows[stop] == flow:
+                stop += 1
+            self._remember_lane(flow, lane)
+            self.flows.send(flow, batch if stop - start == count else batch.part(start, stop))
+            start = stop
 
     def close(self) -> None:
         """Close all upstream sockets."""
@@ -128,6 +132,12 @@ class ServerSession:
             else:
                 lane.send(batch, start, stop)
             start = stop
+
+    def _remember_lane(self, flow: int, lane: ReplyLane) -> None:
+        if self._return_lane.get(flow) is not lane:
+            if len(self._return_lane) >= MAX_RETURNS:
+                del self._return_lane[next(iter(self._return_lane))]
+            self._return_lane[flow] = lane
 
     def _lane_for(self, flow: int, now: float) -> ReplyLane | None:
         lane = self._return_lane.get(flow)

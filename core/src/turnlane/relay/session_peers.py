@@ -27,10 +27,10 @@ from turnlane.proto.lane_events import (
 )
 from turnlane.proto.lane_health import LaneDead
 from turnlane.proto.refusals import Refusal, RejectCode
-from turnlane.relay.flows import Forwarder
-from turnlane.relay.listener import ServerObserver, shown
-from turnlane.relay.server_lane import ServerLane
+from turnlane.relay.listener import ServerObserver, ServerPort, shown
+from turnlane.relay.server_lane import LAYOUT, ServerLane
 from turnlane.relay.server_session import ServerSession
+from turnlane.relay.workspace import Workspace
 
 MAX_LANES = 64
 """Lanes of one session."""
@@ -59,6 +59,8 @@ class SessionPeers:
     `left` is set when, after `drain`, the last lane has gone.
     """
 
+    layout = LAYOUT
+
     def __init__(
         self,
         terms: SessionTerms,
@@ -66,7 +68,8 @@ class SessionPeers:
         egress: DatagramEgress,
         tasks: TaskGroup,
         *,
-        transmit: Callable[[bytes, SocketAddress], None],
+        port: ServerPort,
+        workspace: Workspace,
         observer: ServerObserver,
         random_bytes: Callable[[int], bytes],
     ) -> None:
@@ -78,11 +81,10 @@ class SessionPeers:
         self._dtls = dtls
         self._egress = egress
         self._tasks = tasks
-        self._transmit = transmit
+        self._port = port
+        self._workspace = workspace
         self._observer = observer
         self._random_bytes = random_bytes
-        self._forwarder = Forwarder()
-        self._replies = Batch()
         # In order of arrival, so that the oldest is the first.
         self._greeting: dict[SocketAddress, ServerLane] = {}
         self._now = 0.0
@@ -104,18 +106,24 @@ class SessionPeers:
                 max_datagram=self._terms.max_datagram, idle_timeout=self._terms.idle_timeout
             ),
             hello_timeout=self._terms.hello_timeout,
-            transmit=self._transmit,
+            port=self._port,
+            workspace=self._workspace,
             now=now,
         )
         self.lanes[address] = self._greeting[address] = lane
 
+    def carried(self, address: SocketAddress, batch: Batch, now: float) -> None:
+        """Pass payload to its lane."""
+        lane = self.lanes.get(address)
+        if lane is not None:
+            lane.carry(batch, now)
+
     def received(self, address: SocketAddress, records: list[bytes], now: float) -> None:
         """Pass the records of one datagram to their lane."""
         lane = self.lanes.get(address)
-        if lane is None:
-            return
-        self._now = now
-        if lane.receive(records, self._forwarder, now):
+        if lane is not None:
+            self._now = now
+            lane.receive(records, now)
             self._settle(lane, now)
 
     def closed(self, address: SocketAddress, reason: str, now: float) -> None:
@@ -123,10 +131,6 @@ class SessionPeers:
         lane = self.lanes.get(address)
         if lane is not None:
             self._lose(lane, reason, now, tell=None)
-
-    def burst_ended(self) -> None:
-        """Send on what the burst has left."""
-        self._forwarder.flush()
 
     # turnlane.proto.lane_server.SessionDirectory
 
@@ -160,7 +164,7 @@ class SessionPeers:
             self._tasks,
             self._egress,
             on_failure=on_failure,
-            replies=self._replies,
+            replies=self._workspace.received,
             now=self._now,
         )
         self.sessions[session_id] = session

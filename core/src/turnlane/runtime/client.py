@@ -17,10 +17,12 @@ from turnlane.api import (
     TurnlaneError,
 )
 from turnlane.net.relayed_path import PathSettings
+from turnlane.net.udp import pump
 from turnlane.proto.hello import token_key
 from turnlane.relay.lane import Lane, LanePlan, Security
 from turnlane.relay.membership import Membership
 from turnlane.relay.scheduler import Carrier, FlowSticky, RoundRobin, Scheduler, dispatch
+from turnlane.relay.workspace import Workspace
 from turnlane.runtime.adapters import adapter_settings, open_ingress
 from turnlane.runtime.credentials import CredentialSource, choose_endpoint
 from turnlane.runtime.events import (
@@ -97,6 +99,7 @@ class ClientSession:
         self.unsent = 0
         self.error: TurnlaneError | None = None
         self.lanes: list[LaneSlot] = []
+        self._workspace = Workspace()
         self._resolver = resolver
         self._plugins = resolver.plugins
         self._on_event = on_event
@@ -167,11 +170,12 @@ class ClientSession:
     async def _pump(self, socket: DatagramSocket, lanes: Sequence[Carrier]) -> None:
         round_robin = self.profile.scheduler is SchedulerKind.ROUND_ROBIN
         scheduler: Scheduler = RoundRobin(lanes) if round_robin else FlowSticky(lanes)
-        batch = Batch()
+
+        def carry(batch: Batch) -> None:
+            self.unsent += dispatch(scheduler, batch)
+
         try:
-            while True:
-                await socket.receive(batch)
-                self.unsent += dispatch(scheduler, batch)
+            await pump(socket, self._workspace.received, carry)
         except TurnlaneError as error:
             self._fail(error)
 
@@ -256,6 +260,7 @@ class ClientSession:
                 membership=membership,
                 traceparent=current_traceparent() or "",
             ),
+            workspace=self._workspace,
             deliver=socket.send,
             on_stage=self._enter if not self.ready.is_set() else _ignore,
             on_drain=lambda: self._on_event(

@@ -20,6 +20,7 @@ from turnlane.proto.hello import token_key
 from turnlane.relay.legacy_peers import LegacyPeers
 from turnlane.relay.listener import Listener, PeerHandler
 from turnlane.relay.session_peers import SessionPeers, SessionTerms
+from turnlane.relay.workspace import Workspace
 from turnlane.runtime.adapters import GuardedEgress, adapter_settings
 from turnlane.runtime.events import (
     Event,
@@ -82,6 +83,7 @@ class TunnelServer:
         self._startup = anyio.CancelScope()
         self._stopping = anyio.Event()
         self._tasks: TaskGroup | None = None
+        self._workspace = Workspace()
         self._listeners: list[Listener] = []
 
     def stop(self) -> None:
@@ -163,7 +165,8 @@ class TunnelServer:
                 dtls,
                 egress,
                 tasks,
-                transmit=main.send,
+                port=main,
+                workspace=self._workspace,
                 observer=self,
                 random_bytes=token_bytes,
             )
@@ -177,7 +180,8 @@ class TunnelServer:
                     egress,
                     tasks,
                     idle_timeout=profile.idle_timeout,
-                    transmit=legacy.send,
+                    port=legacy,
+                    workspace=self._workspace,
                     observer=self,
                 )
                 self.legacy_listen = legacy.local_address
@@ -205,7 +209,7 @@ class TunnelServer:
     def _listen(
         self, socket: ListeningUdpSocket, dtls: DtlsServer, handler: PeerHandler, tasks: TaskGroup
     ) -> None:
-        listener = Listener(socket, dtls, handler, self)
+        listener = Listener(socket, dtls, handler, self, self._workspace)
         self._listeners.append(listener)
         tasks.start_soon(self._run_listener, listener)
 
