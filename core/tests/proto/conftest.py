@@ -48,6 +48,7 @@ class Dialogue:
         password = options.pop("password", PASSWORD)
         self.client = TurnClient(USERNAME, password, **options)
         self.reliable: bool = options["reliable"]
+        self._stream = b""
         self.now = 1000.0
 
     def hears(self) -> list[StunMessage]:
@@ -80,9 +81,23 @@ class Dialogue:
             message_class = MessageClass.RESPONSE if error is None else MessageClass.ERROR
             message = build(to.method, message_class, to.transaction_id, named, key=key)
         if self.reliable:
-            self.client.receive_stream(message, self.now)
+            self.streams(message)
         else:
             self.client.receive_datagram(message, self.now)
+
+    def streams(self, data: bytes) -> None:
+        """Give the client what comes over a stream, as the wire that carries it does."""
+        self._stream += data
+        try:
+            starts, sizes, rest = channel_data.messages_untrusted(
+                self._stream, 0, len(self._stream)
+            )
+        except channel_data.FramingError as error:
+            self.client.lose_stream(str(error))
+            return
+        for start, size in zip(starts, sizes, strict=True):
+            self.client.receive_datagram(self._stream[start : start + size], self.now)
+        self._stream = self._stream[rest:]
 
     def challenges(self, request: StunMessage, code: int = 401, nonce: bytes = NONCE) -> None:
         self.says(to=request, error=(code, ""), key=None, REALM=REALM, NONCE=nonce)

@@ -390,7 +390,7 @@ class TestStreams:
         stream = channel_data.encode(number, b"hello", padded=True)
         stream += data_indication(talk.peer, b"world")
         for position in range(len(stream)):
-            talk.client.receive_stream(stream[position : position + 1], talk.now)
+            talk.streams(stream[position : position + 1])
         assert talk.events() == [
             DataReceived(talk.peer, b"hello"),
             DataReceived(talk.peer, b"world"),
