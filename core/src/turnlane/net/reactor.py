@@ -71,6 +71,7 @@ class Readiness:
         self._socket = opened
         self._on_readable = on_readable
         self._future: asyncio.Future[None] | None = None
+        self._waiting: anyio.CancelScope | None = None
         self._ended: BaseException | None = None
 
     async def run(self) -> NoReturn:
@@ -82,11 +83,17 @@ class Readiness:
         await self._run_on(loop)
 
     def end(self, error: BaseException) -> None:
-        """Make `run` raise `error`; the socket may be closed at once."""
+        """Make `run` raise `error`, unless it has ended; the socket may be closed at once."""
+        if self._ended is not None:
+            return
         self._ended = error
-        if self._future is not None and not self._future.done():
+        if self._future is not None:
+            # Also where it was cancelled and whoever waits has not run since.
             self._future.get_loop().remove_reader(self._socket)
-            self._future.set_exception(error)
+            if not self._future.done():
+                self._future.set_exception(error)
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     async def _run_on(self, loop: asyncio.AbstractEventLoop) -> NoReturn:
         if self._ended is not None:
@@ -118,10 +125,9 @@ class Readiness:
         return called
 
     async def _run_waiting(self) -> NoReturn:
-        while True:
-            if self._ended is not None:
-                raise self._ended
-            await anyio.wait_readable(self._socket)
-            if self._ended is not None:
-                raise self._ended
-            self._on_readable()
+        with anyio.CancelScope() as self._waiting:
+            while self._ended is None:
+                await anyio.wait_readable(self._socket)
+                self._on_readable()
+        assert self._ended is not None
+        raise self._ended
