@@ -173,22 +173,34 @@ class FastDatagrams:
                 self.refused += 1
                 self.trouble = reason(error)
             return 0
-        if not isinstance(flow, int):
-            return self._fill_from_sources(batch, vectors, count, flow)
+        if count == 1 and not vectors.controls[0]:
+            batch.starts[0] = vectors.starts[0]
+            batch.sizes[0] = vectors.lengths[0]
+            batch.flows[0] = (
+                flow if isinstance(flow, int) else flow(bytes(vectors.names[: self._name_size]))
+            )
+            batch.count = 1
+            return 1
+        if isinstance(flow, int):
+            flows = [flow] * count
+        else:
+            flows = self._flows(bytes(vectors.names[: count * native.NAME_SIZE]), count, flow)
         lengths = vectors.lengths[:count].tolist()
         if any(vectors.controls[:count].tolist()):
-            self._fill_coalesced(batch, vectors, lengths, [flow] * count)
+            self._fill_coalesced(batch, vectors, lengths, flows)
         else:
             batch.starts[:count] = vectors.starts[:count]
             batch.sizes[:count] = lengths
-            batch.flows[:count] = [flow] * count
+            batch.flows[:count] = flows
             batch.count = count
         return batch.count
 
     def send(self, batch: Batch, start: int, stop: int, to: Hashable | None = None) -> int:
         """Send runs of equal size with one call each."""
-        self._sending.address(to)  # type: ignore[arg-type]
-        starts, sizes = batch.starts, batch.sizes
+        if to is not None:
+            assert isinstance(to, bytes)
+            self._sending.address(to)
+        sizes = batch.sizes
         taken = 0
         while start < stop:
             size = sizes[start]
@@ -200,9 +212,9 @@ class FastDatagrams:
                 if end < limit and 0 < sizes[end] < size:
                     end += 1  # only the last may be shorter
             if end - start == 1:
-                taken += self._send_one(batch, start)
+                taken += self._send_one(batch, start, to)
             else:
-                taken += self._send_run(batch, start, end, starts[end - 1] - starts[start])
+                taken += self._send_run(batch, start, end, to)
             start = end
         return taken
 
@@ -238,29 +250,20 @@ class FastDatagrams:
 
     # Reading
 
-    def _fill_from_sources(
-        self, batch: Batch, vectors: native.ReceiveVectors, count: int, number: Number
-    ) -> int:
-        size = self._name_size
-        names = bytes(vectors.names[: count * native.NAME_SIZE])
-        first = names[:size]
-        flows = [number(first)] * count
-        if count > 1 and names != names[: native.NAME_SIZE] * count:
-            last = first
-            for index in range(1, count):
-                begin = index * native.NAME_SIZE
-                name = names[begin : begin + size]
-                flows[index] = flows[index - 1] if name == last else number(name)
+    def _flows(self, names: bytes, count: int, number: Number) -> list[int]:
+        size, step = self._name_size, native.NAME_SIZE
+        last = names[:size]
+        flow = number(last)
+        if names == names[:step] * count:
+            return [flow] * count
+        flows = []
+        for begin in range(0, count * step, step):
+            name = names[begin : begin + size]
+            if name != last:
                 last = name
-        lengths = vectors.lengths[:count].tolist()
-        if any(vectors.controls[:count].tolist()):
-            self._fill_coalesced(batch, vectors, lengths, flows)
-        else:
-            batch.starts[:count] = vectors.starts[:count]
-            batch.sizes[:count] = lengths
-            batch.flows[:count] = flows
-            batch.count = count
-        return batch.count
+                flow = number(name)
+            flows.append(flow)
+        return flows
 
     def _fill_coalesced(
         self, batch: Batch, vectors: native.ReceiveVectors, lengths: list[int], flows: list[int]
@@ -302,24 +305,34 @@ class FastDatagrams:
 
     # Sending
 
-    def _send_one(self, batch: Batch, index: int) -> int:
-        sending = self._sending
-        sending.pieces[0] = native.memory_of(batch).address + batch.starts[index]
-        sending.pieces[1] = batch.sizes[index]
-        error = sending.send(self._descriptor, 1, 0)
-        if error and self._is_old(error):
-            error = sending.send(self._descriptor, 1, 0)
-        if not error:
-            return 1
+    def _send_one(self, batch: Batch, index: int, to: Hashable | None) -> int:
+        begin, size = batch.starts[index], batch.sizes[index]
+        if to is None:
+            try:
+                # For a single one the plain call is the fastest there is.
+                self._socket.send(batch.view[begin : begin + size])
+            except OSError as caught:
+                error = caught.errno or errno.EIO
+            else:
+                return 1
+        else:
+            self._sending.pieces[0] = native.memory_of(batch).address + begin
+            self._sending.pieces[1] = size
+            error = self._sending.send(self._descriptor, 1, 0)
+            if not error:
+                return 1
+        if self._is_old(error):
+            return self._send_one(batch, index, to)
         self.dropped += 1
         self.too_large += error == errno.EMSGSIZE
         return 0
 
-    def _send_run(self, batch: Batch, start: int, end: int, distance: int) -> int:
+    def _send_run(self, batch: Batch, start: int, end: int, to: Hashable | None) -> int:
         address = native.memory_of(batch).address
         sending, sizes = self._sending, batch.sizes
         pieces = sending.pieces
         size, count = sizes[start], end - start
+        distance = batch.starts[end - 1] - batch.starts[start]
         if distance == size * (count - 1):
             pieces[0] = address + batch.starts[start]
             pieces[1] = distance + sizes[end - 1]
@@ -340,7 +353,7 @@ class FastDatagrams:
         if error == errno.EMSGSIZE or error in _GSO_REFUSED:
             # Too large a segment for the path may be so for a shorter one, too: each tells itself.
             self._gso = self._gso and error == errno.EMSGSIZE
-            return sum(self._send_one(batch, index) for index in range(start, end))
+            return sum(self._send_one(batch, index, to) for index in range(start, end))
         self.dropped += count
         return 0
 

@@ -54,6 +54,9 @@ ssize_t sendmsg(int, const struct msghdr *, int);
 """)
 
 
+_NULL = ffi.NULL
+
+
 class Memory:
     """The buffer of a batch as the system sees it: a pointer, and once asked for, vectors."""
 
@@ -102,6 +105,8 @@ class ReceiveVectors:
         # What the system changes in the headers is put back from here.
         self._template = ffi.new("struct mmsghdr[]", count)
         ffi.memmove(self._template, self.messages, count * HEADER_SIZE)
+        self._dirty = 0
+        self._recvmmsg = _libc().recvmmsg
         self.names = memoryview(ffi.buffer(self._names))
         words = memoryview(ffi.buffer(self.messages))
         self.lengths = words.cast("I")[HEADER_SIZE // 4 - 2 :: HEADER_SIZE // 4]
@@ -113,11 +118,17 @@ class ReceiveVectors:
 
         Raises OSError.
         """
-        ffi.memmove(self.messages, self._template, self.count * HEADER_SIZE)
-        taken: int = _libc().recvmmsg(descriptor, self.messages, self.count, MSG_DONTWAIT, ffi.NULL)
+        if self._dirty:
+            ffi.memmove(self.messages, self._template, self._dirty)
+        taken: int = self._recvmmsg(
+            descriptor, self.messages, self.count, MSG_DONTWAIT, _NULL
+        )
         if taken < 0:
             number = ffi.errno
+            # What a call that took nothing has changed is not told.
+            self._dirty = HEADER_SIZE
             raise OSError(number, os.strerror(number))
+        self._dirty = taken * HEADER_SIZE
         return taken
 
 
@@ -140,16 +151,12 @@ class SendVectors:
         self.pieces = memoryview(ffi.buffer(self._iovs)).cast("Q")
         """Address and length of each piece in turn."""
         self._named: bytes | None = None
+        self._sendmsg = _libc().sendmsg
 
-    def address(self, name: bytes | None) -> None:
-        """Say where to: a socket address as the system has it, or None for a connected socket."""
-        if name is self._named:
-            return
-        self._named = name
-        if name is None:
-            self._header.msg_name = ffi.NULL
-            self._header.msg_namelen = 0
-        else:
+    def address(self, name: bytes) -> None:
+        """Say where to: a socket address as the system has it. Not for connected sockets."""
+        if name is not self._named:
+            self._named = name
             ffi.memmove(self._name, name, len(name))
             self._header.msg_name = self._name
             self._header.msg_namelen = len(name)
@@ -166,7 +173,7 @@ class SendVectors:
             fields[_CONTROL_LENGTH] = _GSO_CONTROL.size
         else:
             fields[_CONTROL_LENGTH] = 0
-        if _libc().sendmsg(descriptor, self._header, MSG_DONTWAIT) >= 0:
+        if self._sendmsg(descriptor, self._header, MSG_DONTWAIT) >= 0:
             return 0
         number: int = ffi.errno
         return number

@@ -10,11 +10,15 @@ from turnlane.api.batch import HEADROOM, Batch
 from turnlane.api.errors import TransportError
 from turnlane.api.stages import Stage
 from turnlane.net import native
+from turnlane.net.native import memory_of
 from turnlane.net.record_layout import RecordError, RecordLayout, Stopped
 from turnlane.proto.frames import datagram_header, header_flow, header_word
 
 _lib: Any = _util.lib
 _ffi: Any = _util.ffi
+
+_write, _read = _lib.SSL_write, _lib.SSL_read
+_write_bio, _read_bio = _lib.BIO_write, _lib.BIO_read
 
 MAX_PLAINTEXT = 2**14
 """Bytes that one record holds at most (RFC 6347, section 4.3.1)."""
@@ -81,99 +85,100 @@ class FastRecords:
         self._overhead = overhead
         self._prefix = _ffi.new("char[8]")
         self._prefix_bytes = _ffi.buffer(self._prefix)
+        # What `seal` and `open` found out about the size that came last: the next is often equal.
+        self._sealing: tuple[RecordLayout | None, int, int, int] = (None, -1, 0, 0)
+        self._opening: tuple[RecordLayout | None, int, tuple[int, ...]] = (None, -1, ())
 
-    def seal(self, layout: RecordLayout, batch: Batch, start: int, stop: int, sealed: Batch) -> int:
+    def seal(
+        self, layout: RecordLayout, batch: Batch, start: int, stop: int, sealed: Batch
+    ) -> int:
         """Put packets into records in `sealed`; see `turnlane.net.records.Records`."""
-        ssl, outgoing, overhead = self._ssl, self._outgoing, self._overhead
-        write, write_bio = _lib.SSL_write, _lib.BIO_write
+        ssl, outgoing = self._ssl, self._outgoing
         prefix, prefix_size, frame_size = self._prefix, layout.prefix_size, layout.frame_size
-        base, buffer = native.memory_of(batch).base, batch.buffer
-        room = len(sealed.buffer)
-        size = flow = -1
+        base, into, buffer = memory_of(batch).base, memory_of(sealed).base, batch.buffer
+        starts, sizes, flows = batch.starts, batch.sizes, batch.flows
+        sealed_starts, sealed_sizes = sealed.starts, sealed.sizes
+        room, most = len(sealed.buffer), sealed.capacity
+        known, size, step, padding = self._sealing
+        if known is not layout:
+            size = -1
+        flow = -1
         header = b""
-        plain = step = padding = end = 0
-        starts: list[int] = []
-        sizes: list[int] = []
-        index = start
-        for begin, length, of in zip(
-            batch.starts[start:stop], batch.sizes[start:stop], batch.flows[start:stop], strict=True
-        ):
+        end = count = 0
+        for index in range(start, stop):
+            length = sizes[index] + frame_size
             if length != size:
-                plain = length + frame_size
-                if not 0 < plain <= layout.most:
+                if not 0 < length <= layout.most:
                     self.refused += 1
-                    index += 1
                     continue
                 size = length
-                message = prefix_size + plain + overhead
+                message = prefix_size + length + self._overhead
                 padding = -message % 4 if layout.padded else 0
                 step = message + padding
                 if prefix_size:
-                    self._prefix_bytes[:prefix_size] = layout.prefix(plain + overhead)
-            if end + step > room or len(sizes) == sealed.capacity:
+                    self._prefix_bytes[:prefix_size] = layout.prefix(length + self._overhead)
+                self._sealing = (layout, size, step, padding)
+            if end + step > room or count == most:
+                stop = index
                 break
+            begin = starts[index]
             if frame_size:
-                if of != flow:
-                    flow = of
-                    header = datagram_header(of)
+                if flows[index] != flow:
+                    flow = flows[index]
+                    header = datagram_header(flow)
                 buffer[begin - frame_size : begin] = header
+                begin -= frame_size
             if prefix_size:
-                write_bio(outgoing, prefix, prefix_size)
-            if write(ssl, base + (begin - frame_size), plain) <= 0:
+                _write_bio(outgoing, prefix, prefix_size)
+            if _write(ssl, base + begin, length) <= 0:
                 raise RecordError
             if padding:
-                write_bio(outgoing, prefix + prefix_size, padding)
-            starts.append(end)
-            sizes.append(step)
+                _write_bio(outgoing, prefix + prefix_size, padding)
+            sealed_starts[count] = end
+            sealed_sizes[count] = step
+            count += 1
             end += step
-            index += 1
         # What came out is what was foretold, or it is not sent.
-        if end and _lib.BIO_read(outgoing, native.memory_of(sealed).base, room) != end:
+        if end and _read_bio(outgoing, into, room) != end:
             raise RecordError
-        sealed.starts[: len(starts)] = starts
-        sealed.sizes[: len(sizes)] = sizes
-        sealed.count = len(sizes)
+        sealed.count = count
         sealed.end = end
-        return index
+        return stop
 
     def open(
         self, layout: RecordLayout, received: Batch, start: int, stop: int, opened: Batch
     ) -> tuple[int, Stopped]:
         """Append payloads of messages to `opened`; see `turnlane.net.records.Records`."""
         ssl, incoming = self._ssl, self._incoming
-        read, write_bio = _lib.SSL_read, _lib.BIO_write
-        base, into = native.memory_of(received).base, native.memory_of(opened).base
-        unpack, least, skip = layout.unpack, layout.least, layout.prefix_size
-        frame_size = layout.frame_size
+        base, into = memory_of(received).base, memory_of(opened).base
+        unpack, skip, frame_size = layout.unpack, layout.prefix_size, layout.frame_size
         source, target = received.buffer, opened.buffer
-        end = opened.end or HEADROOM
-        last_end = len(target) - MAX_PLAINTEXT
-        room = opened.capacity - opened.count
-        starts: list[int] = []
-        sizes: list[int] = []
-        flows: list[int] = []
-        expected: tuple[int, ...] = ()
-        size = known = -1
+        starts, sizes = received.starts, received.sizes
+        opened_starts, opened_sizes, opened_flows = opened.starts, opened.sizes, opened.flows
+        count, end = opened.count, opened.end or HEADROOM
+        last_end, most = len(target) - MAX_PLAINTEXT, opened.capacity
+        laid_out, size, expected = self._opening
+        if laid_out is not layout:
+            size = -1
+        known = -1
         flow = 0
-        index = start
         stopped = Stopped.DONE
-        for begin, length in zip(
-            received.starts[start:stop], received.sizes[start:stop], strict=True
-        ):
+        for index in range(start, stop):
+            begin, length = starts[index], sizes[index]
             if length != size:
                 size = length
                 expected = layout.expected(length)
-            if length < least or unpack(source, begin) != expected:
-                stopped = Stopped.FOREIGN
+                self._opening = (layout, size, expected)
+            if length < layout.least or unpack(source, begin) != expected:
+                stop, stopped = index, Stopped.FOREIGN
                 break
-            if end > last_end or len(sizes) == room:
-                stopped = Stopped.FULL
+            if end > last_end or count == most:
+                stop, stopped = index, Stopped.FULL
                 break
-            write_bio(incoming, base + (begin + skip), length - skip)
-            taken = read(ssl, into + end, MAX_PLAINTEXT)
-            index += 1
+            _write_bio(incoming, base + (begin + skip), length - skip)
+            taken = _read(ssl, into + end, MAX_PLAINTEXT)
             if taken <= 0:
-                stopped = Stopped.VOID
+                stop, stopped = index + 1, Stopped.VOID
                 break
             if frame_size:
                 word = header_word(target, end)[0] if taken >= frame_size else -1
@@ -181,21 +186,17 @@ class FastRecords:
                     flow = header_flow(word)
                     if flow < 0:
                         self.control = bytes(target[end : end + taken])
-                        stopped = Stopped.CONTROL
+                        stop, stopped = index + 1, Stopped.CONTROL
                         break
                     known = word
-            starts.append(end + frame_size)
-            sizes.append(taken - frame_size)
-            flows.append(flow)
+            opened_starts[count] = end + frame_size
+            opened_sizes[count] = taken - frame_size
+            opened_flows[count] = flow
+            count += 1
             end += taken
-        count = opened.count
-        after = count + len(sizes)
-        opened.starts[count:after] = starts
-        opened.sizes[count:after] = sizes
-        opened.flows[count:after] = flows
-        opened.count = after
+        opened.count = count
         opened.end = end
-        return index, stopped
+        return stop, stopped
 
 
 @cache

@@ -28,6 +28,14 @@ _SLACK = 60e-6
 """Seconds by which a sleep usually exceeds what was asked for: the timer's slack, and waking."""
 
 
+def loop_clock() -> Callable[[], float]:
+    """Return the clock of the running loop, in seconds: what `anyio.current_time` gives, faster."""
+    try:
+        return asyncio.get_running_loop().time
+    except RuntimeError:
+        return anyio.current_time
+
+
 class Moderation:
     """Decides how long to nap before a wake-up's datagrams are read, so that more come together.
 

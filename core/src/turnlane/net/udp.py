@@ -37,16 +37,25 @@ class PeerTable:
         self._flows: OrderedDict[Hashable, int] = OrderedDict()
         self._sources: dict[int, Hashable] = {}
         self._next = 1
+        self._last: Hashable = None
+        self._last_flow = 0
 
     def __len__(self) -> int:
         return len(self._flows)
 
     def flow(self, source: Hashable) -> int:
         """Return the number of `source`, giving it one if it is new."""
+        if source == self._last:
+            return self._last_flow
         flow = self._flows.get(source)
-        if flow is not None:
+        if flow is None:
+            flow = self._add(source)
+        else:
             self._flows.move_to_end(source)
-            return flow
+        self._last, self._last_flow = source, flow
+        return flow
+
+    def _add(self, source: Hashable) -> int:
         if len(self._flows) >= self.limit:
             _, oldest = self._flows.popitem(last=False)
             del self._sources[oldest]
@@ -94,10 +103,13 @@ class BatchSocket(ABC):
 
         What costs the least on the loop there is; otherwise as calling `receive` for ever.
         """
-        read, flow = self._read, self._flow
+        read, flow = self._datagrams.read, self._flow
 
         def on_readable() -> int:
-            count = read(batch, flow)
+            try:
+                count = read(batch, flow)
+            except OSError as error:
+                raise self._broken(error) from None
             if count:
                 consume(batch)
             return count
