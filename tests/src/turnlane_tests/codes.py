@@ -21,8 +21,9 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 class Found:
     """What was found.
 
-    `codes` has the files of each code; `hidden` the expressions that give a code but do not say
-    which, each as `file: expression`.
+    `codes` has for each code what it is given to, as `Class` or `Class at stage` where the stage
+    stands beside it. `hidden` has the expressions that give a code but do not say which, each as
+    `file: expression`.
     """
 
     codes: dict[str, set[str]] = field(default_factory=dict)
@@ -129,7 +130,7 @@ class _Search:
             if values is None:
                 found.hidden.add(f"{call.source.place}: {ast.unparse(given)}")
             for value in filter(None, values or ()):
-                found.codes.setdefault(value, set()).add(call.source.place)
+                found.codes.setdefault(value, set()).add(_told(call))
         for source in self._sources:
             for node in ast.walk(source.tree):
                 # A property makes a code out of something else.
@@ -156,7 +157,7 @@ class _Search:
                 return [_position(each, "code")] if _takes(each) else []
         bases = [base for name in map(_name, node.bases) for _, base in self._classes.get(name, ())]
         for number, each in enumerate(self._fields(node)):
-            if _is_name(each.target, "code") and _is_text(each.annotation):
+            if each in node.body and _is_name(each.target, "code") and _is_text(each.annotation):
                 return [number]
         return [position for base in bases for position in self._class_position(base)][:1]
 
@@ -228,6 +229,14 @@ class _Search:
                 return None
             found |= values
         return found or None
+
+
+def _told(call: _Call) -> str:
+    """Return what a code is given to, and the stage beside it."""
+    match call.node.args:
+        case [ast.Attribute(value=ast.Name(id="Stage"), attr=stage), *_]:
+            return f"{call.names[0]} at {stage.lower()}"
+    return call.names[0]
 
 
 def _calls(source: Source) -> Iterator[_Call]:

@@ -146,27 +146,26 @@ class Page:
                 self._add(f"```python\n{ast.unparse(node.targets[0])} = {_code(node.value)}\n```\n")
 
     def _class(self, node: ast.ClassDef, place: str) -> None:
+        bases = {_code(base) for base in node.bases}
+        is_struct = "msgspec.Struct" in bases
         rows = []
-        is_enum = any("Enum" in ast.unparse(base) for base in node.bases)
         for each, text in _with_docstrings(node.body):
+            cells: list[str] = []
             if isinstance(each, ast.AnnAssign):
-                name, kind = _code(each.target), _code(each.annotation)
-                default = "required" if each.value is None else f"`{_cell(_code(each.value))}`"
-                rows.append((name, f"`{_cell(kind)}`", default, text))
-            elif isinstance(each, ast.Assign) and is_enum:
-                rows.append((ast.unparse(each.targets[0]), _value(each), "", text))
+                cells = [_code(each.target), _code(each.annotation)]
+                if is_struct:
+                    cells.append("" if each.value is None else _code(each.value))
+            elif isinstance(each, ast.Assign) and "StrEnum" in bases:
+                cells = [_code(each.targets[0]), str(ast.literal_eval(each.value))]
+            if cells:
+                self._missing(text, f"{place}.{cells[0]}")
+                shown = [f"`{_cell(cell)}`" if cell else "required" for cell in cells]
+                rows.append([*shown, _cell(self._linked(" ".join(text.split())))])
         if rows:
-            columns = (
-                "| member | value | meaning |\n|---|---|---|"
-                if is_enum
-                else ("| field | type | default | meaning |\n|---|---|---|---|")
-            )
-            self._add(columns)
-        for name, kind, default, text in rows:
-            self._missing(text, f"{place}.{name}")
-            told = _cell(self._linked(" ".join(text.split())))
-            cells = [f"`{name}`", kind, *([] if is_enum else [default]), told]
-            self._add(f"| {' | '.join(cells)} |")
+            columns = ["member", "value"] if "StrEnum" in bases else ["name", "type"]
+            columns += ["default", "meaning"] if is_struct else ["meaning"]
+            for row in (columns, ["---"] * len(columns), *rows):
+                self._add(f"| {' | '.join(row)} |")
         self._add("")
         for method in _methods(node):
             if not method.name.startswith("_"):
@@ -287,10 +286,6 @@ def _notice(name: str) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", r"\|")
-
-
-def _value(member: ast.Assign) -> str:
-    return f"`{_cell(str(ast.literal_eval(member.value)))}`"
 
 
 def _methods(node: ast.ClassDef) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
