@@ -30,7 +30,7 @@ def new_plugin(
     project = directory / names.distribution
     contents = render(names, kind)
     write(contents, project)
-    listed = "providers" if kind is Kind.PROVIDER else "adapters"
+    listed = {Kind.PROVIDER: "providers", Kind.PLATFORM_TUNNEL: "tunnels"}.get(kind, "adapters")
     write_line(f"Made {project} with {len(contents)} files. What to do next:")
     write_line("")
     write_line(f"    cd {shlex.quote(str(project))}")
@@ -38,4 +38,4 @@ def new_plugin(
     write_line("    pytest")
     write_line(f"    turnlane {listed} list")
     write_line("")
-    write_line(f"What is yours to write is marked FILL IN in src/{names.package}/{kind}.py.")
+    write_line(f"What is yours to write is marked FILL IN in src/{names.package}/{kind.module}.py.")
