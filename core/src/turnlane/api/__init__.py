@@ -1,5 +1,7 @@
 """The plugin contract: everything a plugin may import from Turnlane, and nothing else."""
 
+from typing import TYPE_CHECKING
+
 from turnlane.api.adapters import AdapterContext, DatagramEgress, DatagramIngress, DatagramSocket
 from turnlane.api.artifact import (
     Artifact,
@@ -20,6 +22,7 @@ from turnlane.api.credentials import (
     Renewal,
     Resolution,
 )
+from turnlane.api.deprecation import TurnlaneDeprecationWarning, present_name
 from turnlane.api.descriptors import (
     AdapterDescriptor,
     Direction,
@@ -118,6 +121,7 @@ __all__ = [
     "TunnelCapability",
     "TunnelDevice",
     "TunnelRequest",
+    "TurnlaneDeprecationWarning",
     "TurnlaneError",
     "UnavailableError",
     "Violation",
@@ -126,3 +130,8 @@ __all__ = [
     "hookspec",
     "setting",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of these
+
+    def __getattr__(name: str) -> object:
+        return globals()[present_name(name)]
