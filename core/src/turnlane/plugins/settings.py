@@ -9,8 +9,7 @@ from typing import Any
 
 import msgspec
 
-from turnlane.api import Secret, SettingsError, Violation
-from turnlane.api.settings import ViolationCode
+from turnlane.api import Secret, SettingsError, Violation, ViolationCode
 from turnlane.plugins.records import one_line
 from turnlane.plugins.schemas import Shape
 
