@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import turnlane.api
-from turnlane.api import ProviderDescriptor
+from turnlane.api import AdapterDescriptor, PlatformTunnelDescriptor, ProviderDescriptor
 from turnlane.plugins.manager import PluginManager
 from turnlane.plugins.settings import describe
 from turnlane_tests.clean import ROOT
@@ -32,6 +32,7 @@ ORDER = {
     "stages": "Stages",
     "secrets": "Secrets",
     "version": "Version",
+    "deprecation": "Deprecations",
     "adapters": "Adapters",
     "batch": "Batches of datagrams",
     "streams": "Streams",
@@ -142,7 +143,7 @@ class Page:
                 self._add(f"{name}{called}\n```\n" if called else "```\n")
             case ast.FunctionDef(name=name):
                 self._add(f"```python\n{name}{_arguments(node)}\n```\n")
-            case ast.Assign(value=ast.Constant()):
+            case ast.Assign(value=ast.Constant() | ast.Subscript()):
                 self._add(f"```python\n{ast.unparse(node.targets[0])} = {_code(node.value)}\n```\n")
 
     def _class(self, node: ast.ClassDef, place: str) -> None:
@@ -206,28 +207,43 @@ class Page:
         return re.sub(r"`([A-Za-z_.]+)`", link, text)
 
 
-def providers() -> str:
-    """Return the page of what the shipped providers can do and can be told."""
-    manager = PluginManager.load({})
-    shipped = [
-        each
-        for each in manager.providers().values()
-        if (
-            ROOT / "plugins" / each.implementation.partition(".")[0].removeprefix("turnlane_")
-        ).exists()
+Descriptor = ProviderDescriptor | AdapterDescriptor | PlatformTunnelDescriptor
+
+
+def shipped(manager: PluginManager) -> list[Descriptor]:
+    """Return the descriptors of this tree's plugins: providers first, in the order of their ids."""
+    offered: list[Descriptor] = [
+        *manager.providers().values(),
+        *manager.ingress_adapters().values(),
+        *manager.egress_adapters().values(),
+        *manager.platform_tunnels().values(),
     ]
+    own = [each for each in offered if folder(each).exists()]
+    return sorted(own, key=lambda each: (not isinstance(each, ProviderDescriptor), each.id))
+
+
+def folder(descriptor: Descriptor) -> Path:
+    """Return the folder of a plugin's distribution, which is there for those of this tree."""
+    package = descriptor.implementation.partition(".")[0]
+    return ROOT / "plugins" / package.removeprefix("turnlane_")
+
+
+def providers() -> str:
+    """Return the page of what the shipped plugins can do and can be told."""
+    manager = PluginManager.load({})
     lines = [_PROVIDERS]
-    for provider in sorted(shipped, key=lambda each: each.id):
-        lines += [f"## `{provider.id}`", "", f"{provider.summary}.", ""]
-        lines += [f"    {link}" for link in provider.example_links]
-        lines += ["", _capabilities(provider), ""]
-        if provider.settings is not None:
-            rows = _settings(describe(manager.load_settings(provider.settings)))
-            lines += [_COLUMNS, *rows, ""]
+    for each in shipped(manager):
+        if not isinstance(each, ProviderDescriptor) and each.settings is None:
+            continue
+        lines += [f"## `{each.id}`", "", f"{each.summary}.", ""]
+        if isinstance(each, ProviderDescriptor):
+            lines += [f"    {link}" for link in each.example_links]
+            lines += ["", _capabilities(each), ""]
+        if each.settings is not None:
+            lines += [_COLUMNS, *_settings(describe(manager.load_settings(each.settings))), ""]
         else:
             lines += ["No settings.", ""]
-        readme = f"../../plugins/{_folder(provider).name}/README.md"
-        lines += [f"More: [its README]({readme}).", ""]
+        lines += [f"More: [its README](../../plugins/{folder(each).name}/README.md).", ""]
     return "\n".join(lines).strip() + "\n"
 
 
@@ -241,11 +257,6 @@ tells the same of any provider that is installed. How to give settings:
 
 
 _COLUMNS = "| setting | value | default | kept | meaning |\n|---|---|---|---|---|"
-
-
-def _folder(provider: ProviderDescriptor) -> Path:
-    """Return the folder of a provider's distribution, which is there for those of this tree."""
-    return ROOT / "plugins" / provider.implementation.partition(".")[0].removeprefix("turnlane_")
 
 
 def _capabilities(provider: ProviderDescriptor) -> str:
