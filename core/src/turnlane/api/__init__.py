@@ -13,6 +13,7 @@ from turnlane.api.artifact import (
     StageRequest,
     StageResponse,
 )
+from turnlane.api.authority import AuthorityError, is_host, parse_authority
 from turnlane.api.batch import HEADROOM, MAX_DATAGRAM, Batch
 from turnlane.api.challenge import Challenge, ChallengeAnswer, ChallengePort
 from turnlane.api.credentials import (
@@ -77,6 +78,7 @@ __all__ = [
     "ArtifactError",
     "ArtifactOutcome",
     "ArtifactResolution",
+    "AuthorityError",
     "Batch",
     "ByteStream",
     "Challenge",
@@ -128,6 +130,8 @@ __all__ = [
     "ViolationCode",
     "hookimpl",
     "hookspec",
+    "is_host",
+    "parse_authority",
     "setting",
 ]
 
