@@ -54,7 +54,9 @@ MADE = {
     # A member's own code, told in the log.
     "plugins/pool/src/turnlane_pool/provider.py: code": set[str](),
 }
-CODES = set(FOUND.codes).union(*MADE.values())
+# What the conformance kit refuses an adapter's offer with: no operator ever reads it.
+PLAYED = {"refused"}
+CODES = set(FOUND.codes).union(*MADE.values()) - PLAYED
 # Codes with a number in them, and the example that tests name.
 BY_NUMBER = {
     "turn_error_<n>": "turn_error_499",
@@ -209,6 +211,41 @@ def test_nothing_of_the_contract_is_without_documentation() -> None:
         assert f"\n### `{name}`\n" in str(page)
 
 
+UNDOCUMENTED = '''
+class Stage(StrEnum):
+    A = "a"
+    B = "b"
+    """Told."""
+
+class Artifact(msgspec.Struct):
+    """Told."""
+    field: str
+
+class Provider(Protocol):
+    """Told."""
+    def method(self): ...
+
+def turnlane_providers(): ...
+
+CONTRACT_MAJOR = 1
+'''
+
+
+def test_what_has_no_docstring_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "__init__.py").touch()
+    (tmp_path / "planted.py").write_text(UNDOCUMENTED)
+    monkeypatch.setattr(reference, "API", tmp_path)
+    assert set(reference.Page().missing) == {
+        "planted",
+        "planted.Stage",
+        "planted.Stage.A",
+        "planted.Artifact.field",
+        "planted.Provider.method",
+        "planted.turnlane_providers",
+        "planted.CONTRACT_MAJOR",
+    }
+
+
 @pytest.mark.parametrize("name", ["contract.md", "errors.md", "providers.md", "../plugins.md"])
 def test_links_of_the_pages_lead_somewhere(name: str) -> None:
     page = REFERENCE / name
@@ -310,6 +347,19 @@ def test_a_planted_code_is_found(text: str) -> None:
     assert not found.hidden
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "PolicyError(failure.code, 'message')",
+        "def again(failure):\n    code, told = failure.code, ''\n    raise LinkError(code, told)",
+        "def again(code: str):\n    raise LinkError(code, 'message')",
+        "TunnelCapability(True)",
+    ],
+)
+def test_a_code_that_is_only_passed_on_is_no_new_one(text: str) -> None:
+    assert planted(text) == codes.Found()
+
+
 def test_the_stage_beside_a_planted_code_is_found() -> None:
     found = planted("AdapterError(Stage.LISTEN, 'planted', 'message')")
     assert found.codes == {"planted": {"AdapterError at listen"}}
@@ -327,7 +377,8 @@ def test_a_code_that_cannot_be_read_is_found_out(given: str) -> None:
 def test_what_tests_name_is_told_from_what_they_contain() -> None:
     found = Mentions()
     found.add(ast.parse("f('a_code', b=1)\nx = 'stage=listen code=other: text'\nStage.LISTEN"))
+    found.add(ast.parse("raise LinkError('raised', code='raised too')"))
     assert {"a_code", "other"} <= found.texts
-    assert "text" not in found.texts
-    assert found.keywords == {"b", "f.b"}
+    assert found.texts.isdisjoint({"text", "raised", "raised too"})
+    assert {"b", "f.b"} <= found.keywords
     assert found.attributes == {"Stage.LISTEN"}

@@ -7,12 +7,13 @@ something only passes it on. A code that the source does not spell out is found 
 
 import ast
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-_TEXTS = {"str", "ViolationCode"}
+_TEXT = re.compile(r"str|ViolationCode|Literal\[.*\]")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -82,13 +83,8 @@ class _Taker:
 
 
 def product(root: Path) -> list[Source]:
-    """Return the sources of every distribution below `root`.
-
-    Without the conformance kits: what their stand-ins raise reaches no operator.
-    """
-    kits = root / "core" / "src" / "turnlane" / "testing"
-    found = [*root.glob("core/src/**/*.py"), *root.glob("plugins/*/src/**/*.py")]
-    paths = [path for path in found if kits not in path.parents]
+    """Return the sources of every distribution below `root`."""
+    paths = [*root.glob("core/src/**/*.py"), *root.glob("plugins/*/src/**/*.py")]
     return [
         Source(path.relative_to(root).as_posix(), ast.parse(path.read_text()))
         for path in sorted(paths)
@@ -174,7 +170,10 @@ class _Search:
     def _values(
         self, given: ast.expr, source: Source, inside: tuple[_Function, ...]
     ) -> set[str] | None:
-        """Return what an expression can be; None where the source does not say."""
+        """Return what an expression can be: nothing where it only passes on what something has.
+
+        None where the source does not say.
+        """
         match given:
             case ast.Constant(value=str(value)):
                 return {value}
@@ -216,24 +215,22 @@ class _Search:
                 found: set[str] = set()
                 for call in calls:
                     argument = _argument(call.node, position)
-                    values = argument and self._values(argument, call.source, call.inside)
-                    if not values:
+                    if argument is None:
+                        return None
+                    values = self._values(argument, call.source, call.inside)
+                    if values is None:
                         return None
                     found |= values
-                return found or None
+                return found if calls else None
         constant = _constants(source.tree).get(name) or self._constants.get(name)
         return None if constant is None else {constant}
 
     def _all(
         self, given: Iterable[ast.expr], source: Source, inside: tuple[_Function, ...]
     ) -> set[str] | None:
-        found: set[str] = set()
-        for each in given:
-            values = self._values(each, source, inside)
-            if values is None:
-                return None
-            found |= values
-        return found or None
+        known = [self._values(each, source, inside) for each in given]
+        texts = [values for values in known if values is not None]
+        return set().union(*texts) if known and len(texts) == len(known) else None
 
 
 def _told(call: _Call) -> str:
@@ -339,7 +336,7 @@ def _is_name(node: ast.expr, name: str) -> bool:
 
 
 def _is_text(annotation: ast.expr | None) -> bool:
-    return annotation is not None and ast.unparse(annotation) in _TEXTS
+    return annotation is not None and _TEXT.fullmatch(ast.unparse(annotation)) is not None
 
 
 def _name(node: ast.expr) -> str:

@@ -12,10 +12,10 @@ _CODE = re.compile(r"\bcode=([a-z][a-z0-9_]*)")
 class Mentions:
     """What test files name.
 
-    `texts` are whole string literals and what stands in one after `code=`; `attributes` are
-    `owner.name`, where the owner is a plain name; `keywords` are names of arguments, by
-    themselves and as `called.name`; `functions` are what functions are called that are defined, as
-    a plugin's hooks are.
+    `texts` are whole string literals and what stands in one after `code=`, but for the arguments of
+    errors: what a test raises itself it has not brought about. `attributes` are `owner.name`, where
+    the owner is a plain name; `keywords` names of arguments, by themselves and as `called.name`;
+    `functions` the names of functions that are defined, as a plugin's hooks are.
     """
 
     texts: set[str] = field(default_factory=set)
@@ -25,9 +25,15 @@ class Mentions:
 
     def add(self, tree: ast.AST) -> None:
         """Add what one file names."""
+        planted = {
+            argument
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error")
+            for argument in (*node.args, *(keyword.value for keyword in node.keywords))
+        }
         for node in ast.walk(tree):
             match node:
-                case ast.Constant(value=str(text)):
+                case ast.Constant(value=str(text)) if node not in planted:
                     self.texts |= {text, *_CODE.findall(text)}
                 case ast.Attribute(value=ast.Name(id=owner), attr=name):
                     self.attributes.add(f"{owner}.{name}")

@@ -25,6 +25,7 @@ ORDER = {
     "descriptors": "Descriptors",
     "provider": "Providers",
     "credentials": "Relay credentials",
+    "authority": "Host and port",
     "settings": "Settings",
     "challenge": "Challenges",
     "artifact": "Artifacts",
