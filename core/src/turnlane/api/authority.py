@@ -9,8 +9,7 @@ _PORT = re.compile(r"[0-9]{1,5}")
 
 _TOLD = {
     "missing_host": "there is no host",
-    "invalid_host": "the host is malformed: expected a name in ASCII, an IPv4 address, or an IPv6 "
-    "address in brackets",
+    "invalid_host": "the host is no name in ASCII, IPv4 address, or IPv6 address in brackets",
     "invalid_port": "the port is not a number from 1 to 65535",
 }
 

@@ -47,7 +47,7 @@ _COMMON = ("transport", "server_name")
 _ENCODE = "write : as %3A, @ as %40, / as %2F, ? as %3F, # as %23, % as %25"
 _STATIC_FORM = f"write {STATIC_SCHEME}://USER:PASSWORD@HOST:PORT"
 _REST_FORM = f"write {REST_SCHEME}://LABEL:SHARED-SECRET@HOST:PORT"
-_HOST_FORM = "use a host name, an IPv4 address, or an IPv6 address in brackets"
+_HOST_FORM = "behind the @ goes HOST or HOST:PORT"
 
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NUMBER = re.compile(r"[0-9]{1,9}")
