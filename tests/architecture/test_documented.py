@@ -270,15 +270,16 @@ BESIDE = [
     if re.match(r"core/src/turnlane/(api/|plugins/(loader|records|discovery))", source.place)
 ]
 
+BEFORE = codes.find(BESIDE)
+
 
 def planted(text: str) -> codes.Found:
     """Return what is found of a planted file."""
     place = "core/src/turnlane/planted.py"
-    before = codes.find(BESIDE)
     found = codes.find([*BESIDE, codes.Source(place, ast.parse(f"{IMPORTS}\n{text}"))])
     return codes.Found(
-        {code: told for code, told in found.codes.items() if code not in before.codes},
-        found.hidden - before.hidden,
+        {code: told for code, told in found.codes.items() if code not in BEFORE.codes},
+        found.hidden - BEFORE.hidden,
     )
 
 
