@@ -114,12 +114,17 @@ async def sends_without_waiting(case: AdapterCase) -> None:
         for _ in range(3):
             _send(wire, "to a peer that is gone", wire.flow, 1)
             await anyio.lowlevel.checkpoint()
+        served = [other]
         if not end.made.ingress:
-            end.upstream = other.peer = UdpPeer(*wire.peer.address)
-        for _ in range(2):  # the first may be answered with what became of an earlier one
-            _send(other, "to a peer that is there", other.flow, 1)
-        await other.heard(1)
-        await other.inward(b"back")
+            wire.peer = other.peer = end.upstream = UdpPeer(*wire.peer.address)
+            served = [wire, other]
+        for each in served:
+            address = each.address
+            for _ in range(2):  # the first may be answered with what became of an earlier one
+                _send(each, "to a peer that is there", each.flow, 1)
+            await each.heard(1)
+            each.address = address
+            await each.inward(b"back")
         other.socket.close()
         _send(other, "once the socket is closed", other.flow, 1)
 
