@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from turnlane.cli import options
-from turnlane.cli.plugins import new_plugin
+from turnlane.cli.plugins import check_plugin, new_plugin
 
 if TYPE_CHECKING:
     from turnlane.api import AdapterDescriptor, PlatformTunnelDescriptor, ProviderDescriptor
@@ -168,7 +168,7 @@ def list_tunnels(json: options.Json = False) -> None:
 
 @plugins.callback()
 def plugins_group() -> None:
-    """List every plugin that was found, with what became of it, or make a new one."""
+    """List every plugin that was found, with what became of it; make one, or check one."""
 
 
 @plugins.command("list")
@@ -192,6 +192,7 @@ def list_plugins(json: options.Json = False) -> None:
 
 
 plugins.command("new")(new_plugin)
+plugins.command("check")(check_plugin)
 
 
 def _manager() -> "PluginManager":
