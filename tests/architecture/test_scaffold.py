@@ -93,3 +93,6 @@ def test_a_new_plugin_works_as_a_wheel_beside_cores(
     assert own.get("direction") == (None if kind in LISTED else kind.value)
     statuses = {each["distribution"]: each["status"] for each in clean.turnlane("plugins", "list")}
     assert statuses[name] == "loaded"
+    judged = clean.turnlane("plugins", "check", name)
+    assert (judged["failed"], judged["distribution"]) == (0, name)
+    assert judged["passed"]
