@@ -116,7 +116,8 @@ def test_the_tutorial_leads_from_nothing_to_a_wheel_that_works(tmp_path: Path) -
         XDG_CONFIG_HOME=str(tmp_path / "config"),
     )  # fmt: skip
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert finished.stdout.count(" passed") == 2
+    assert len(re.findall(r"^=+ \d+ passed.* in ", finished.stdout, re.MULTILINE)) == 2
+    assert re.search(r"^acme-turn 0\.1\.0 .*: \d+ passed, 0 failed", finished.stdout, re.MULTILINE)
     # Listed from its sources, then from its wheel; the probe mints from the link.
     listed = [line.split()[0] for line in finished.stdout.splitlines() if "Acme Turn  " in line]
     assert listed == ["acme-turn", "acme-turn"]
