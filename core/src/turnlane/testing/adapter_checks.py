@@ -37,6 +37,7 @@ from turnlane.testing.adapter_ends import (
     end_of,
     exchange,
     opened,
+    others_wait,
 )
 from turnlane.testing.adapter_peers import silent_address
 from turnlane.testing.cancellation import CancelAt
@@ -198,8 +199,9 @@ async def cancellation_at_every_await(case: AdapterCase) -> None:
 
     `open`, `prepare`, `connect`, `accept` and `receive` are cancelled where they wait for the first
     time, the second and so on until they complete. The cancellation must come out of them, and once
-    everything is closed no socket, file, thread or task may be left. After a cancelled `connect`,
-    `accept` or `receive` the next one works.
+    everything is closed no socket, file, thread or task may be left; an offer whose `accept` is
+    cancelled is released by that. After a cancelled `connect`, `accept` or `receive` the next one
+    works.
     """
     made = Bench(case)
     made.load()
@@ -338,7 +340,7 @@ async def _closed(
 
     with made.within(f"a waiting {operation} does not end when it is closed"):
         async with beside(waiting):
-            await anyio.wait_all_tasks_blocked()
+            await others_wait()
             for what in ("close", "a second close"):
                 with calling(what):
                     done = close()

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from turnlane.api import (
     AdapterError,
@@ -19,6 +20,7 @@ from turnlane.api import (
 )
 from turnlane.testing.adapter_bench import AdapterCase, Bench, calling
 from turnlane.testing.adapter_peers import Address, TcpPeer, TcpUpstream, UdpPeer
+from turnlane.testing.leftovers import SETTLING
 from turnlane.testing.provider_bench import NotJudgedError, fail
 
 ASKED = StreamDestination("upstream.example", 443)
@@ -41,7 +43,7 @@ async def run_through(operation: str, coroutine: Coroutine[Any, Any, T]) -> T:  
 class DatagramEnd:
     """A datagram adapter; `run` awaits its operations.
 
-    Where `late` is set, peers speak only once everybody else waits.
+    Where `late` is set, peers speak only once everybody else waits, so that waits are tried too.
     """
 
     def __init__(self, made: Bench, run: Runner = run_through, *, late: bool = False) -> None:
@@ -148,7 +150,7 @@ class Wire:
 
     async def _say(self, packets: tuple[bytes, ...]) -> None:
         if self.end.late:
-            await anyio.wait_all_tasks_blocked()
+            await others_wait()
         for packet in packets:
             self.peer.send(packet, self.address)
 
@@ -284,10 +286,10 @@ class StreamEnd:
     async def _speak(self, far: TcpPeer) -> None:
         """Talk, then send the first byte."""
         if self.late:
-            await anyio.wait_all_tasks_blocked()
+            await others_wait()
         await self._talk(far)
         if self.late:
-            await anyio.wait_all_tasks_blocked()
+            await others_wait()
         with suppress(anyio.BrokenResourceError):  # such as one that only prepared
             await far.send(MARK)
 
@@ -393,6 +395,12 @@ async def together(*calls: Callable[[], Coroutine[Any, Any, None]]) -> None:
             tasks.start_soon(run, call)
     if failures:
         raise failures[0]
+
+
+async def others_wait() -> None:
+    """Let all other tasks go on until they wait for something outside."""
+    for _ in range(SETTLING):
+        await anyio.lowlevel.checkpoint()
 
 
 def reachable(address: Address) -> Address:
