@@ -214,6 +214,12 @@ def test_bad_input_exits_with_2(run, install, tmp_path, arguments, code) -> None
     assert finished.out == ""
 
 
+def test_a_provider_without_settings_takes_none(run) -> None:
+    finished = run("plugins", "check", "turnlane-generic-turn", "--set", "region=eu")
+    assert finished.code == 2
+    assert "code=unknown_setting: the provider generic-turn has no settings" in finished.err
+
+
 CASES = """
 import sound
 from turnlane.testing.providers import ProviderCase

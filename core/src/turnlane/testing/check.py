@@ -354,7 +354,9 @@ def _settings(
     if not texts:
         return {}, ()
     if descriptor.settings is None:
-        raise PolicyError("unknown_setting", f"the provider {descriptor.id} has no settings")
+        raise PolicyError(
+            "unknown_setting", f"the provider {descriptor.id} has no settings", "leave --set out"
+        )
     schema = PluginManager.from_modules([module]).load_settings(descriptor.settings)
     owner = f"the provider {descriptor.id}"
     made = validate(schema, {name: text.reveal() for name, text in texts.items()}, owner, text=True)
