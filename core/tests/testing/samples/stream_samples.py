@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import anyio
 import anyio.lowlevel
-from adapter_samples import _KEPT, Egress, Ingress
+from adapter_samples import KEPT, Egress, Ingress
 
 from turnlane.api import (
     AdapterError,
@@ -465,7 +465,7 @@ class ClosesLate(StreamIngress):
 
 class KeepsRefusedOffer(Offer):
     async def refuse(self, error: TurnlaneError) -> None:
-        _KEPT.append((await self.inner.accept())._socket)
+        KEPT.append((await self.inner.accept())._socket)
 
 
 class KeepsRefusedListener(Listener):
@@ -570,7 +570,7 @@ class ClosesStreamOnce(StreamEgress):
 class ForgetsConnection(StreamEgress):
     async def connect(self, destination: StreamDestination | None) -> ByteStream:
         stream: Any = await super().connect(destination)
-        _KEPT.append(stream.inner._socket)
+        KEPT.append(stream.inner._socket)
         await anyio.lowlevel.checkpoint()
         accepted: ByteStream = stream
         return accepted
@@ -579,7 +579,7 @@ class ForgetsConnection(StreamEgress):
 class LosesOfferListener(Listener):
     async def accept(self) -> StreamOffer:
         offer: Any = await self.inner.accept()
-        _KEPT.append(offer._stream._socket)
+        KEPT.append(offer._stream._socket)
         await anyio.lowlevel.checkpoint()
         return Offer(offer, self.stream)
 
