@@ -120,9 +120,7 @@ class ReceiveVectors:
         """
         if self._dirty:
             ffi.memmove(self.messages, self._template, self._dirty)
-        taken: int = self._recvmmsg(
-            descriptor, self.messages, self.count, MSG_DONTWAIT, _NULL
-        )
+        taken: int = self._recvmmsg(descriptor, self.messages, self.count, MSG_DONTWAIT, _NULL)
         if taken < 0:
             number = ffi.errno
             # What a call that took nothing has changed is not told.

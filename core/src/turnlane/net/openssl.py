@@ -89,9 +89,7 @@ class FastRecords:
         self._sealing: tuple[RecordLayout | None, int, int, int] = (None, -1, 0, 0)
         self._opening: tuple[RecordLayout | None, int, tuple[int, ...]] = (None, -1, ())
 
-    def seal(
-        self, layout: RecordLayout, batch: Batch, start: int, stop: int, sealed: Batch
-    ) -> int:
+    def seal(self, layout: RecordLayout, batch: Batch, start: int, stop: int, sealed: Batch) -> int:
         """Put packets into records in `sealed`; see `turnlane.net.records.Records`."""
         ssl, outgoing = self._ssl, self._outgoing
         prefix, prefix_size, frame_size = self._prefix, layout.prefix_size, layout.frame_size

@@ -223,6 +223,8 @@ class ListeningUdpSocket(BatchSocket):
         super().__init__(opened)
         self._peers = PeerTable()
         self._single = Batch()
+        self._last_number = 0
+        self._last_address: SocketAddress = ("", 0)
 
     @classmethod
     async def bind(cls, host: str, port: int) -> "ListeningUdpSocket":
@@ -242,9 +244,12 @@ class ListeningUdpSocket(BatchSocket):
 
     def address(self, number: int) -> SocketAddress:
         """Return the address of the peer that a batch that was just read calls `number`."""
-        source = self._peers.source(number)
-        assert source is not None
-        return self._datagrams.address(source)
+        if number != self._last_number:
+            source = self._peers.source(number)
+            assert source is not None
+            self._last_address = self._datagrams.address(source)
+            self._last_number = number
+        return self._last_address
 
     def send(self, data: bytes, address: SocketAddress) -> None:
         """Send one datagram now; what the system does not take is dropped and counted."""

@@ -26,7 +26,6 @@ from turnlane.net.dtls import (
     HandshakeFailed,
 )
 from turnlane.net.identity import Pin
-from turnlane.net.reactor import loop_clock
 from turnlane.net.record_layout import RecordLayout, Stopped
 from turnlane.net.relayed_path import PathSettings, RelayedPath, relayed_path
 from turnlane.proto.frames import HEADER_SIZE, ByeCode, datagram_flow, write_datagram_header
@@ -107,7 +106,6 @@ class Lane:
         self._workspace = workspace
         self._layout: RecordLayout | None = None
         self._nap: anyio.CancelScope | None = None
-        self._clock: Callable[[], float] = anyio.current_time
 
     async def run(self, on_ready: Callable[[], None]) -> NoReturn:
         """Bring the lane up, call `on_ready`, carry traffic until it fails or is cancelled.
@@ -116,7 +114,7 @@ class Lane:
         told and the allocation released.
         """
         workspace = self._workspace
-        self._clock = loop_clock()
+        workspace.enter_loop()
         async with relayed_path(self.plan.path, self._on_stage, workspace.received) as path:
             self._path = path
             self.relayed = path.relayed
@@ -183,7 +181,7 @@ class Lane:
 
     def _note_sent(self, health: LaneHealth, count: int) -> None:
         quiet = not health.busy
-        health.note_sent(count, self._clock())
+        health.note_sent(count, self._workspace.clock())
         if quiet and self._nap is not None:
             timer = health.get_timer()
             if timer is not None and timer < self._nap.deadline:
@@ -303,7 +301,7 @@ class Lane:
 
     def _take_messages(self, path: RelayedPath, received: Batch, count: int) -> None:
         """Take a batch off the wire: payload in bulk, everything else as it comes."""
-        opened, now = self._workspace.opened, self._clock()
+        opened, now = self._workspace.opened, self._workspace.clock()
         index, aside = 0, False
         while index < count:
             stopped = Stopped.FOREIGN

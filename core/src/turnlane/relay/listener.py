@@ -3,8 +3,6 @@
 from collections.abc import Hashable
 from typing import NoReturn, Protocol
 
-import anyio
-
 from turnlane.api.batch import Batch
 from turnlane.api.errors import TurnlaneError
 from turnlane.api.stages import Stage
@@ -96,11 +94,12 @@ class Listener:
 
     async def run(self) -> NoReturn:
         """Serve until cancelled; raises `TransportError` when the socket breaks."""
+        self._workspace.enter_loop()
         await self.socket.pump(self._workspace.received, self.take)
 
     def take(self, received: Batch) -> None:
         """Take datagrams, whose flows are the socket's numbers of peers; send what they lead to."""
-        now = anyio.current_time()
+        now = self._workspace.clock()
         flows, count = received.flows, received.count
         start = 0
         while start < count:

@@ -1,7 +1,5 @@
 """One lane at the server: a DTLS association with a client, and the session it has joined."""
 
-import anyio
-
 from turnlane.api.batch import Batch
 from turnlane.api.secrets import Secret
 from turnlane.net.dtls import MAX_PAYLOAD, AssociationStateError, DtlsAssociation
@@ -93,7 +91,7 @@ class ServerLane:
             return  # the association has just ended; its event is on the way
         health = self._protocol.health
         if health is not None and sent:
-            health.note_sent(sent, anyio.current_time())
+            health.note_sent(sent, self._workspace.clock())
 
     def flush(self) -> None:
         """Send what the protocol has to say."""

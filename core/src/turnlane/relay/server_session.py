@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Protocol
 
-import anyio
 from anyio.abc import TaskGroup
 
 from turnlane.api.adapters import DatagramEgress
@@ -11,6 +10,7 @@ from turnlane.api.batch import Batch
 from turnlane.api.errors import AdapterError
 from turnlane.api.secrets import Secret
 from turnlane.relay.flows import FlowTable
+from turnlane.relay.workspace import Workspace
 
 MAX_FLOWS = 1024
 """Upstream sockets of one session; beyond, the flow unused for longest is closed."""
@@ -59,10 +59,11 @@ class ServerSession:
         egress: DatagramEgress,
         *,
         on_failure: Callable[[int, AdapterError], None],
-        replies: Batch,
+        workspace: Workspace,
         now: float,
     ) -> None:
         self.session_id = session_id
+        self._workspace = workspace
         self.secret = secret
         self.resumable = False
         """Whether a client is known to have the secret: without it nobody can come back."""
@@ -76,7 +77,7 @@ class ServerSession:
             egress,
             deliver=self._deliver,
             on_failure=on_failure,
-            replies=replies,
+            replies=workspace.received,
             limit=MAX_FLOWS,
         )
 
@@ -118,7 +119,7 @@ class ServerSession:
         self._return_lane.clear()
 
     def _deliver(self, batch: Batch) -> None:
-        now = self.last_payload_at = anyio.current_time()
+        now = self.last_payload_at = self._workspace.clock()
         start = 0
         count = len(batch)
         while start < count:

@@ -164,7 +164,7 @@ class SessionPeers:
             self._tasks,
             self._egress,
             on_failure=on_failure,
-            replies=self._workspace.received,
+            workspace=self._workspace,
             now=self._now,
         )
         self.sessions[session_id] = session
