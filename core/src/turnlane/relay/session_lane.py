@@ -51,21 +51,21 @@ class PeerLane(ABC):
         """Return the hello in `record` where the lane waits for one and would take this one."""
         return None
 
-    def flush(self) -> None:
+    def flush(self) -> None:  # noqa: B027 - for those that have what it is for
         """Send what there is to say."""
 
     def get_timer(self) -> float | None:
         """Say when `handle_timer` is due; None where nothing waits for time to pass."""
         return None
 
-    def handle_timer(self, now: float) -> None:
+    def handle_timer(self, now: float) -> None:  # noqa: B027 - for those that have what it is for
         """Do what is due."""
 
     def next_event(self) -> ServerEvent | None:
         """Give up the next event of the protocol."""
         return None
 
-    def drain(self, deadline: float, now: float) -> None:
+    def drain(self, deadline: float, now: float) -> None:  # noqa: B027 - for those that have what it is for
         """Tell the client that the server ends at `deadline`."""
 
 
