@@ -1,9 +1,11 @@
 """One worker as the server sees it: a process, its channel, and its end."""
 
+import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 import anyio
 from anyio.abc import Process
@@ -39,18 +41,23 @@ class WorkerProcess:
         self.lanes: Counter[tuple[str, int]] = Counter()
         """Session and number of each lane that it owns."""
         self._take = take
+        self._process: Process | None = None
         self._failure: TurnlaneError | None = None
         self._starting = anyio.CancelScope()
+
+    @property
+    def pid(self) -> int | None:
+        """The number of its process; None before it has one."""
+        return None if self._process is None else self._process.pid
 
     async def run(self) -> TurnlaneError:
         """Start the process, and return why it ended; cancelled, it is killed.
 
         What it is told before that waits for it in the channel.
         """
-        process: Process | None = None
         try:
             with self._theirs as theirs:
-                process = await anyio.open_process(
+                self._process = await anyio.open_process(
                     # -P: a package of our name in the working directory is not ours.
                     [sys.executable, "-P", "-m", ENTRY, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
@@ -60,23 +67,21 @@ class WorkerProcess:
                 )
             await self._converse()
             with anyio.move_on_after(END_TIMEOUT):
-                await process.wait()
+                await self._process.wait()
         except OSError as error:
-            return _failed("worker_unstarted", f"a worker did not start: {error.strerror}")
+            return self._failed("worker_unstarted", f"did not start: {error.strerror}")
         finally:
             self.channel.close()
-            if process is not None:
+            if self._process is not None:
                 with anyio.CancelScope(shield=True):
-                    if process.returncode is None:
-                        process.kill()
-                    await process.aclose()
+                    if self._process.returncode is None:
+                        self._process.kill()
+                    await self._process.aclose()
         if self._failure is not None:
             return self._failure
         if self._starting.cancelled_caught:
-            return _failed(
-                "worker_timeout", f"a worker did not serve within {START_TIMEOUT:g} seconds"
-            )
-        return _failed("worker_died", f"a worker ended: {_ended(process.returncode)}")
+            return self._failed("worker_timeout", f"did not serve within {START_TIMEOUT:g} seconds")
+        return self._failed("worker_died", f"ended with {_told(self._process.returncode)}")
 
     async def _converse(self) -> None:
         """Take what the process tells until it ends, or for too long does not serve."""
@@ -104,17 +109,17 @@ class WorkerProcess:
                 case _:
                     self._take(self, message)
 
+    def _failed(self, code: str, what: str) -> TurnlaneError:
+        return TurnlaneError(
+            Stage.SERVER_INIT if self.serving_since is None else Stage.ACCEPT,
+            code,
+            f"worker {self.index} {what}",
+            "see what it wrote last, and the system's log; --workers 1 does without",
+        )
 
-def _failed(code: str, message: str) -> TurnlaneError:
-    return TurnlaneError(
-        Stage.SERVER_INIT,
-        code,
-        message,
-        "see what it wrote before; --workers 1 serves without other processes",
-    )
 
-
-def _ended(code: int | None) -> str:
+def _told(code: int | None) -> str:
     if code is not None and code < 0:
-        return f"signal {-code}"
+        with suppress(ValueError):
+            return signal.Signals(-code).name
     return f"exit code {code}"
