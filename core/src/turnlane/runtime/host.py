@@ -187,16 +187,20 @@ class Host:
 
     async def start_server(self, profile: ServerProfile) -> ServerHandle:
         """Start a tunnel server and return when it listens; raises as `start_client`."""
+        self._entered()
         server = _kind_of_server(profile)(
             profile, self.plugins, on_event=self._on_event, wall_time=self._wall_time
         )
         await self._start(server)
         return ServerHandle(server)
 
-    async def _start(self, started: ClientSession | Server) -> None:
+    def _entered(self) -> TaskGroup:
         if self._tasks is None:
             raise RuntimeError("the host is used inside `async with`")
-        self._tasks.start_soon(started.run)
+        return self._tasks
+
+    async def _start(self, started: ClientSession | Server) -> None:
+        self._entered().start_soon(started.run)
         try:
             async with anyio.create_task_group() as race:
 
