@@ -10,7 +10,7 @@ from turnlane.api import ByteStream, PolicyError, StreamDestination
 from turnlane.testing.adapter_bench import AdapterCase, calling, needing
 from turnlane.testing.adapter_ends import ASKED, StreamEnd, beside, opened_streams, together
 from turnlane.testing.adapter_peers import TcpPeer
-from turnlane.testing.provider_bench import NotJudgedError, fail, require
+from turnlane.testing.findings import NotJudgedError, fail, require
 
 LARGE = array("I", range(2**18)).tobytes()
 """A transfer of 1 MiB, in which each four bytes tell their place."""
