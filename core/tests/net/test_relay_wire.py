@@ -297,3 +297,10 @@ async def test_dialling_can_be_cancelled_and_leaves_no_socket(
             await anyio.wait_all_tasks_blocked()
             tasks.cancel_scope.cancel()
     assert [opened.fileno() for opened in made] == [-1]
+
+
+async def test_a_relay_whose_name_has_no_address_is_told_as_that() -> None:
+    with pytest.raises(TransportError) as caught:
+        await dial(RelayEndpoint("no-such-host.invalid", 3478))
+    assert (caught.value.stage, caught.value.code) == (Stage.TURN_DIAL, "turn_name_unresolved")
+    assert "no-such-host.invalid" in caught.value.message

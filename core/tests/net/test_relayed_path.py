@@ -1,6 +1,7 @@
 """The driver of one allocation, with a relay that answers as a test tells it to."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from secrets import token_bytes
 from typing import Any
 
@@ -389,3 +390,73 @@ async def test_a_peer_that_the_relay_forbids_ends_the_path_and_gives_the_allocat
             raise AssertionError("there is no way to the peer")
     assert (caught.value.stage, caught.value.code) == (Stage.PEER_SETUP, "turn_forbidden")
     assert methods(dialled.wires[0])[-1] is Method.REFRESH
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (400, "turn_bad_request"),
+        (401, "turn_unauthorized"),
+        (403, "turn_forbidden"),
+        (437, "turn_allocation_mismatch"),
+        (440, "turn_address_family_unsupported"),
+        (441, "turn_wrong_credentials"),
+        (442, "turn_unsupported_transport"),
+        (486, "turn_quota_reached"),
+        (508, "turn_insufficient_capacity"),
+        (499, "turn_error_499"),
+    ],
+)
+async def test_what_a_relay_refuses_an_allocation_with_has_a_code_and_advice(
+    number: int, code: str
+) -> None:
+    path = path_on(ScriptedWire(error(number, REALM="realm", NONCE=b"nonce")))
+    with pytest.raises(TransportError) as caught:
+        await path.allocate()
+    assert (caught.value.stage, caught.value.code) == (Stage.TURN_ALLOCATE, code)
+    assert caught.value.message == f"the relay answered {number} Because"
+    assert caught.value.advice
+
+
+async def test_a_relay_that_refuses_every_nonce_of_its_own_is_not_asked_for_ever() -> None:
+    nonces = iter(range(1, 100))
+
+    def answer(message: bytes) -> bytes | None:
+        known = "NONCE" in parse_untrusted(message).attributes
+        fresh = b"nonce-%d" % next(nonces)
+        return error(438 if known else 401, REALM="realm", NONCE=fresh)(message)
+
+    path = path_on(ScriptedWire(answer))
+    with pytest.raises(TransportError) as caught:
+        await path.allocate()
+    assert (caught.value.stage, caught.value.code) == (Stage.TURN_ALLOCATE, "turn_stale_nonce")
+    assert next(nonces) < 20
+
+
+async def test_a_peer_of_another_family_than_the_allocation_is_told_as_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def answer(message: bytes) -> bytes | None:
+        peers = (Method.CREATE_PERMISSION, Method.CHANNEL_BIND)
+        refused = parse_untrusted(message).method in peers
+        return error(443)(message) if refused else grant(message)
+
+    Dialled(monkeypatch, answer)
+    with pytest.raises(TransportError) as caught:
+        async with relayed_path(settings(), lambda _: None):
+            raise AssertionError("there is no way to the peer")
+    told = (caught.value.stage, caught.value.code)
+    assert told == (Stage.PEER_SETUP, "turn_peer_family_mismatch")
+
+
+async def test_a_peer_whose_name_has_no_address_is_found_before_the_relay_is_dialled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dialled = Dialled(monkeypatch, grant)
+    unknown = replace(settings(), peer_host="no-such-host.invalid")
+    with pytest.raises(TransportError) as caught:
+        async with relayed_path(unknown, lambda _: None):
+            raise AssertionError("there is no way to the peer")
+    assert (caught.value.stage, caught.value.code) == (Stage.PEER_SETUP, "peer_name_unresolved")
+    assert "no-such-host.invalid" in caught.value.message
+    assert dialled.wires == []
