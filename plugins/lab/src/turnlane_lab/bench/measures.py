@@ -147,12 +147,8 @@ def carry(route: Route, way: Way, offer: Offer) -> Load:
     before = {name: part.cpu() for name, part in route.parts.items()}
     for name, (sender, _) in ends.items():
         sender.tell(offer.command(runs[name]))
-    told = {
-        name: sender.answer(timeout=offer.seconds + 30) for name, (sender, _) in ends.items()
-    }
-    counted = {
-        name: _settled(receiver, told[name]["sent"]) for name, (_, receiver) in ends.items()
-    }
+    told = {name: sender.answer(timeout=offer.seconds + 30) for name, (sender, _) in ends.items()}
+    counted = {name: _settled(receiver, told[name]["sent"]) for name, (_, receiver) in ends.items()}
     cpu = {name: part.cpu() - before[name] for name, part in route.parts.items()}
     passed = {
         name: Passed(told[name]["sent"], *counted[name], told[name]["seconds"]) for name in ends

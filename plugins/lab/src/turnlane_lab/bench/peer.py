@@ -56,38 +56,25 @@ MAX_FLOWS = 256
 Address = tuple[str, int]
 
 
-class Job:
-    """Something that takes time: what it has to send, until when, and its answer at the end."""
-
-    def due(self, now: float) -> float:
-        """Say when there is something to do; infinity while waiting for a datagram."""
-        raise NotImplementedError
-
-    def work(self, now: float) -> dict[str, object] | None:
-        """Do what is due; return the answer when done."""
-        raise NotImplementedError
-
-
-class Sending(Job):
+class Sending:
     """A run of datagrams, on a schedule or as fast as the window opens."""
 
-    def __init__(
-        self, peer: "Peer", run: int, rate: float, burst: int, window: int, seconds: float
-    ) -> None:
+    def __init__(self, peer: "Peer", run: int, *, interval: float, seconds: float) -> None:
         self.run = run
         self.sent = 0
         self.acknowledged = 0
         self._peer = peer
-        self._interval = burst / rate if rate else 0.0
-        self._window = window
+        self._interval = interval
+        self._window = 0
         self._given_up = 0
         self._began = self._next = self._progress = time.perf_counter()
         self._end = self._began + seconds
         self._volleys: list[Volley] = []
         self._shots = 0
 
-    def load(self, sizes: Sequence[int], burst: int) -> "Sending":
+    def load(self, sizes: Sequence[int], burst: int, window: int) -> "Sending":
         """Prepare the volleys: as many as it takes for the sizes to come round again."""
+        self._window = window
         count = 1 if len(sizes) == 1 else max(1, len(sizes) // burst)
         for first in range(0, count * burst, burst):
             payloads = (
@@ -98,11 +85,13 @@ class Sending(Job):
         return self
 
     def due(self, now: float) -> float:
+        """Say when there is something to do, unless an acknowledgement comes before."""
         if self._window and not self._open():
             return min(self._progress + STALL, self._end)
         return min(self._next, self._end) if self._interval else now
 
     def work(self, now: float) -> dict[str, object] | None:
+        """Send what is due; return the answer at the end."""
         if now >= self._end:
             return {"sent": self.sent, "seconds": now - self._began}
         if self._window and not self._open() and now >= self._progress + STALL:
@@ -111,7 +100,7 @@ class Sending(Job):
         if self._interval and now - self._next > MAX_BEHIND:
             self._next = now
         for _ in range(16):
-            if self._interval and self._next > now or self._window and not self._open():
+            if (self._interval and self._next > now) or (self._window and not self._open()):
                 return None
             volley = self._volleys[self._shots % len(self._volleys)]
             self.sent += self._peer.shoot(volley, self._shots)
@@ -130,7 +119,7 @@ class Sending(Job):
         return under_way + self._volleys[0].count <= self._window
 
 
-class Pinging(Job):
+class Pinging:
     """Round trips, one at a time."""
 
     def __init__(self, peer: "Peer", run: int, count: int, seconds: float, size: int) -> None:
@@ -145,9 +134,11 @@ class Pinging(Job):
         self._lost = 0
 
     def due(self, now: float) -> float:
+        """Say when there is something to do, unless a PONG comes before."""
         return now if self._sent_at is None else self._sent_at + PATIENCE
 
     def work(self, now: float) -> dict[str, object] | None:
+        """Send the next ping once the last one is back or lost; return the answer at the end."""
         if self._sent_at is not None:
             if now < self._sent_at + PATIENCE:
                 return None
@@ -186,7 +177,7 @@ class Peer:
         self._received = 0
         self._bytes = 0
         self._acknowledges = False
-        self._job: Job | None = None
+        self._job: Sending | Pinging | None = None
         self._inbox = Inbox()
         self._acks_rest = b""
 
@@ -196,7 +187,7 @@ class Peer:
         for each in sockets:
             each.setblocking(False)
             receives_coalesced(each)
-        watched: list[object] = [commands, *sockets]
+        watched: list[int | socket.socket] = [commands, *sockets]
         if self._acks:
             self._acks.setblocking(False)
             watched.append(self._acks)
@@ -250,11 +241,10 @@ class Peer:
             case ["count"]:
                 return {"received": self._received, "bytes": self._bytes}
             case ["send", run, rate, burst, window, seconds, sizes]:
-                volleys = int(burst)
-                sending = Sending(
-                    self, int(run), float(rate), volleys, int(window), float(seconds)
-                )
-                self._job = sending.load([int(size) for size in sizes.split(",")], volleys)
+                interval = int(burst) / float(rate) if float(rate) else 0.0
+                sending = Sending(self, int(run), interval=interval, seconds=float(seconds))
+                listed = [int(size) for size in sizes.split(",")]
+                self._job = sending.load(listed, int(burst), int(window))
             case ["ping", run, count, seconds, size]:
                 self._job = Pinging(self, int(run), int(count), float(seconds), int(size))
             case _:
@@ -263,9 +253,9 @@ class Peer:
 
     def _receive(self, opened: socket.socket) -> None:
         before = self._received
-        for packet, source in self._inbox.take(opened):
-            if self.channel:
-                packet = packet[CHANNEL.size :]
+        framing = CHANNEL.size if self.channel else 0
+        for taken, source in self._inbox.take(opened):
+            packet = taken[framing:]
             if len(packet) < MIN_SIZE:
                 continue
             magic, kind, run, number = HEADER.unpack_from(packet)
