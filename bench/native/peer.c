@@ -115,7 +115,7 @@ static int pick(uint64_t number, int *to, struct sockaddr_in **address) {
 
 static void shoot(void) {
     struct sockaddr_in *address;
-    int to, lengths[MAX_BURST], end = 0;
+    int to, lengths[MAX_BURST] = {0}, end = 0;
     if (pick(shots, &to, &address)) {
         for (int i = 0; i < burst; i++) {
             int size = sizes[(shots * burst + i) % size_count];

@@ -23,7 +23,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from turnlane_lab.bench.wire import (
@@ -183,34 +183,29 @@ class Peer:
 
     def serve(self, commands: int, answers: int) -> None:
         """Do what is asked until `commands` ends."""
-        sockets = [*self._near, *([self._far] if self._far else [])]
-        for each in sockets:
-            each.setblocking(False)
-            receives_coalesced(each)
-        watched: list[int | socket.socket] = [commands, *sockets]
-        if self._acks:
-            self._acks.setblocking(False)
-            watched.append(self._acks)
+        inner = [*self._near, *([self._far] if self._far else [])]
+        for opened in inner:
+            opened.setblocking(False)
+            receives_coalesced(opened)
+        watched = {each.fileno(): each for each in [*inner, *([self._acks] if self._acks else [])]}
         lines = _Lines()
         while True:
-            now = time.perf_counter()
-            if self._job is not None and self._job.due(now) <= now:
-                self._work(now, answers)
-            wait = None if self._job is None else max(0.0, self._job.due(now) - time.perf_counter())
-            ready, _, _ = select.select(watched, [], [], wait)
-            for each in ready:
-                if isinstance(each, socket.socket):
-                    self._read_acks(each) if each is self._acks else self._receive(each)
-                    continue
-                data = os.read(commands, 4096)
-                if not data:
-                    return
-                for line in lines.take(data):
-                    answer = self._do(line.split())
-                    if answer is not None:
-                        _write(answers, answer)
             if self._job is not None:
                 self._work(time.perf_counter(), answers)
+            wait = None
+            if self._job is not None:
+                now = time.perf_counter()
+                wait = max(0.0, self._job.due(now) - now)
+            for each in select.select([commands, *watched], [], [], wait)[0]:
+                found = watched.get(each)
+                if found is self._acks and found is not None:
+                    self._read_acks(found)
+                elif found is not None:
+                    self._receive(found)
+                elif not (data := os.read(commands, 4096)):
+                    return
+                else:
+                    self._obey(lines.take(data), answers)
 
     def shoot(self, volley: Volley, number: int) -> int:
         """Send a volley on one of the flows, in turn; return how many the system took."""
@@ -226,6 +221,12 @@ class Peer:
         if answer is not None:
             self._job = None
             _write(answers, answer)
+
+    def _obey(self, lines: Iterable[str], answers: int) -> None:
+        for line in lines:
+            answer = self._do(line.split())
+            if answer is not None:
+                _write(answers, answer)
 
     def _do(self, words: list[str]) -> dict[str, object] | None:
         match words:

@@ -49,7 +49,7 @@ def measure_tunnel(site: Site, relay: RunningRelay, plan: Plan, figures: Figures
     with site.tunnel(relay, lanes=plan.lanes) as route:
         for name, seconds in route.startup.items():
             figures.add(f"tunnel.startup.{name}.s", seconds)
-        _saturation(route, "tunnel", WAYS, plan, figures)
+        measure_saturation(route, "tunnel", WAYS, plan, figures)
         for mbit in STEADY:
             for way in ONE_WAY:
                 load = carry(route, way, steady(mbit, plan.seconds, plan.size))
@@ -64,11 +64,11 @@ def measure_tunnel(site: Site, relay: RunningRelay, plan: Plan, figures: Figures
 def measure_limits(site: Site, relay: RunningRelay, plan: Plan, figures: Figures) -> None:
     """Measure the relay without us, and the generator straight to the sink."""
     with site.relayed(relay) as route:
-        _saturation(route, "relay", ONE_WAY, plan, figures)
+        measure_saturation(route, "relay", ONE_WAY, plan, figures)
         measure_goodput(route, "relay", WAYS, plan, figures)
         _idle(route, "relay", plan, figures)
     with site.direct() as route:
-        _saturation(route, "direct", ONE_WAY, plan, figures)
+        measure_saturation(route, "direct", ONE_WAY, plan, figures)
         measure_goodput(route, "direct", WAYS, plan, figures)
         _idle(route, "direct", plan, figures)
 
@@ -90,7 +90,10 @@ def measure_loaded(route: Route, name: str, plan: Plan, figures: Figures) -> Non
     figures.trips(f"{name}.loaded", loaded_trips(route, offer, plan.ping_size))
 
 
-def _saturation(route: Route, name: str, ways: Iterable[Way], plan: Plan, figures: Figures) -> None:
+def measure_saturation(
+    route: Route, name: str, ways: Iterable[Way], plan: Plan, figures: Figures
+) -> None:
+    """Measure some directions at saturation."""
     for way in ways:
         load = carry(route, way, saturating(plan.size, plan.seconds))
         figures.load(f"{name}.saturation.{way}", load)

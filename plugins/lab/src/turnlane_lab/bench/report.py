@@ -19,11 +19,11 @@ _ABOUT = (
     "processors, load {load} at the start."
 )
 _HOW = (
-    "Medians of {rounds} round(s); loads of {seconds:g} s, {size} bytes of payload, {lanes} lane(s); "
-    "the shipped commands with their defaults through {relay} over UDP on loopback. Generator and "
-    "sink ({peer}) send by {burst} at once, at saturation with {window} under way at most; their "
-    "sockets hold {receive_buffer} bytes received and {send_buffer} to send. docs/benchmarks.md "
-    "says what each figure means."
+    "Medians of {rounds} round(s); loads of {seconds:g} s, {size} bytes of payload, "
+    "{lanes} lane(s); the shipped commands with their defaults, the relay ({relay}) over UDP on "
+    "loopback. Generator and sink ({peer}) send {burst} at once, at saturation with {window} under "
+    "way at most; their sockets hold {receive_buffer} bytes received and {send_buffer} to send. "
+    "docs/benchmarks.md says what each figure means."
 )
 _ROUTES = (
     ("Turnlane", "tunnel"),
