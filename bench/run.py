@@ -38,8 +38,11 @@ from turnlane_lab.bench.plot import plot
 from turnlane_lab.bench.routes import PYTHON_PEER, RelayKind, RunningRelay, Site, coturn
 
 RESULTS = Path(__file__).with_name("results")
-LANES = (1, 4, 16)
-SIZES = ("200", "1200", "mixed")
+MATRIX = tuple((lanes, size) for lanes in (1, 4, 16) for size in ("200", "1200", "mixed"))
+QUICK_MATRIX = ((1, "200"), (1, "mixed"), (4, "1200"), (16, "1200"))
+Cells = Sequence[tuple[int, str]]
+"""Numbers of lanes with the size of datagrams."""
+
 PORTABLE = {"TURNLANE_DATAPLANE": "portable"}
 
 
@@ -48,6 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     plan = Plan(options.seconds, options.trips, tell=progress)
     kind: RelayKind = options.relay or ("coturn" if coturn() else "lab")
+    cells = () if options.no_matrix else QUICK_MATRIX if options.quick else MATRIX
     about, figures, matrix = report.machine(), Figures(), Figures()
     with unwinding_signals(), TemporaryDirectory(prefix="turnlane-bench-") as folder:
         peer = None if options.python else compiled("peer", Path(folder))
@@ -57,8 +61,7 @@ def main(arguments: Sequence[str]) -> int:
             for number in range(options.rounds):
                 progress(f"round {number + 1} of {options.rounds}, through {kind}")
                 measure_round(site, relay, plan, figures, forward)
-            if not options.no_matrix:
-                measure_matrix(site, relay, plan, matrix)
+            measure_matrix(site, relay, plan, matrix, cells)
         how = report.settings(
             relay=kind,
             rounds=options.rounds,
@@ -69,7 +72,8 @@ def main(arguments: Sequence[str]) -> int:
             receive_buffer=site.buffers[0],
             send_buffer=site.buffers[1],
         )
-    write(figures, matrix, about, how)
+    text, document = told(figures, matrix, cells, about, how)
+    write(text, document, plot(figures))
     return 0
 
 
@@ -84,7 +88,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--no-matrix", action="store_true", help="only one lane of 1200 bytes")
     parser.add_argument("--python", action="store_true", help="generator and sink in Python")
     options = parser.parse_args(arguments)
-    defaults = (1, 0.4, 3000) if options.quick else (5, 0.6, 10_000)
+    defaults = (1, 0.25, 3000) if options.quick else (5, 0.6, 10_000)
     for name, value in zip(("rounds", "seconds", "trips"), defaults, strict=True):
         if getattr(options, name) is None:
             setattr(options, name, value)
@@ -127,26 +131,33 @@ def measure_forwarder(
         figures.trips("turn-only.idle", trips(route, plan.trips, plan.trips * 0.002 + 1))
 
 
-def measure_matrix(site: Site, relay: RunningRelay, plan: Plan, figures: Figures) -> None:
+def measure_matrix(
+    site: Site, relay: RunningRelay, plan: Plan, figures: Figures, cells: Cells
+) -> None:
     """Measure other numbers of lanes and sizes, once each."""
-    for lanes in LANES:
-        for size in SIZES:
-            name = f"lanes{lanes}.size-{size}"
-            part = replace(plan, lanes=lanes, size=size)
-            with site.tunnel(relay, lanes=lanes) as route:
-                for which, seconds in route.startup.items():
-                    figures.add(f"{name}.startup.{which}.s", seconds)
-                measure_saturation(route, name, ONE_WAY, part, figures)
-                measure_goodput(route, name, WAYS, part, figures)
-                found = trips(route, min(1000, plan.trips), 5, part.ping_size)
-                figures.trips(f"{name}.idle", found)
-                measure_loaded(route, name, part, figures)
-                for which in ("client", "server", "relay"):
-                    figures.add(f"{name}.rss.{which}.mib", route.parts[which].rss())
+    for lanes, size in cells:
+        name = f"lanes{lanes}.size-{size}"
+        part = replace(plan, lanes=lanes, size=size)
+        with site.tunnel(relay, lanes=lanes) as route:
+            for which, seconds in route.startup.items():
+                figures.add(f"{name}.startup.{which}.s", seconds)
+            measure_saturation(route, name, ONE_WAY, part, figures)
+            measure_goodput(route, name, WAYS, part, figures)
+            found = trips(route, min(1000, plan.trips), 5, part.ping_size)
+            figures.trips(f"{name}.idle", found)
+            measure_loaded(route, name, part, figures)
+            for which in ("client", "server", "relay"):
+                figures.add(f"{name}.rss.{which}.mib", route.parts[which].rss())
 
 
-def write(figures: Figures, matrix: Figures, about: report.Settings, how: report.Settings) -> None:
-    """Write Markdown, JSON and the plot, and print the first."""
+def told(
+    figures: Figures,
+    matrix: Figures,
+    cells: Cells,
+    about: report.Settings,
+    how: report.Settings,
+) -> tuple[str, str]:
+    """Return the report as Markdown and as JSON."""
     found = judged(figures)
     parts = [
         report.markdown(figures, about, how),
@@ -155,15 +166,18 @@ def write(figures: Figures, matrix: Figures, about: report.Settings, how: report
         "## The limits beside it",
         limits_table(figures),
     ]
-    if matrix.values:
-        parts += ["## Lanes and sizes", matrix_table(matrix)]
-    text = "\n\n".join(parts) + "\n"
+    if cells:
+        parts += ["## Lanes and sizes", matrix_table(matrix, cells)]
     more = {"targets": [each.told() for each in found], "matrix": matrix.told()}
+    return "\n\n".join(parts) + "\n", report.data(figures, about, how, **more)
+
+
+def write(text: str, document: str, picture: str) -> None:
+    """Write Markdown, JSON and the plot, and print the first."""
     RESULTS.mkdir(exist_ok=True)
     base = RESULTS / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    base.with_suffix(".md").write_text(text)
-    base.with_suffix(".json").write_text(report.data(figures, about, how, **more))
-    base.with_suffix(".svg").write_text(plot(figures))
+    for ending, content in ((".md", text), (".json", document), (".svg", picture)):
+        base.with_suffix(ending).write_text(content)
     sys.stdout.write(text)
     progress(f"written: {base}.md, .json and .svg")
 
@@ -181,7 +195,7 @@ def limits_table(figures: Figures) -> str:
         ("client straight to server, datagrams/s", "association.rate", 0),
         (
             "generator, at saturation through the relay alone, µs",
-            "relay.saturation.up.generator.us",
+            "relay.saturation.up.near.us",
             2,
         ),
         ("relay alone, at saturation up, µs", "relay.saturation.up.relay.us", 2),
@@ -192,7 +206,7 @@ def limits_table(figures: Figures) -> str:
     return report.table(["", "median"], cells)
 
 
-def matrix_table(figures: Figures) -> str:
+def matrix_table(figures: Figures, cells: Cells) -> str:
     """Return the other numbers of lanes and sizes."""
     head = ["lanes", "bytes", "up Mbit/s", "down", "both", "up client µs", "server µs"]
     head += ["down client µs", "server µs", "idle p50 µs", "p99", "loaded p50", "p99"]
@@ -204,10 +218,9 @@ def matrix_table(figures: Figures) -> str:
         *("rss.client.mib", "rss.server.mib", "startup.client.s"),
     ]
     rows = []
-    for lanes in LANES:
-        for size in SIZES:
-            found = (figures.median(f"lanes{lanes}.size-{size}.{name}") for name in names)
-            rows.append([str(lanes), size, *(report.number(each, 1) for each in found)])
+    for lanes, size in cells:
+        found = (figures.median(f"lanes{lanes}.size-{size}.{name}") for name in names)
+        rows.append([str(lanes), size, *(report.number(each, 1) for each in found)])
     return report.table(head, rows)
 
 

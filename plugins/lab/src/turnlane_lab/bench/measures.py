@@ -19,12 +19,15 @@ WINDOW = 48
 
 BURST = 16
 MAX_LOSS = 0.01
+LEAST_RATE = 100.0
+"""Datagrams a second below which no goodput is searched for."""
+
 SETTLED = 0.05
 """Seconds without a further arrival after which what is still missing counts as lost."""
 
 _RUNS = itertools.count(1)
-_GROWTH = 1.25
-_STEPS = 12
+_GROWTH = 1.4
+_STEPS = 10
 _HALVINGS = 3
 
 
@@ -156,36 +159,44 @@ def carry(route: Route, way: Way, offer: Offer) -> Load:
     return Load(passed, cpu)
 
 
-def goodput(route: Route, way: Way, size: str, seconds: float) -> Load:
+def goodput(
+    route: Route, way: Way, size: str, seconds: float, *, start: float | None = None
+) -> Load:
     """Find the highest rate at which less than a hundredth is lost, and return its load.
 
-    What saturation carried is where it starts; from there the rate grows by a quarter until too
-    much is lost (or shrinks until it is not), and three halvings narrow it down.
+    From `start`, by default what saturation carries, in datagrams a second of each direction, the
+    rate grows by two fifths until too much is lost (or shrinks until it is not); halvings then
+    narrow it down to a twentieth. A rate is too high when it was so twice in a row: something else
+    on the machine may have been in the way. Where nothing is good, the load that lost least is returned.
     """
-    first = carry(route, way, saturating(size, seconds))
-    rate = max(first.rate / len(first.passed), 100.0)
-    best: Load | None = None
-    low, high = 0.0, 0.0
+    if start is None:
+        first = carry(route, way, saturating(size, seconds))
+        start = first.rate / len(first.passed)
+    rate, low, high = max(start, LEAST_RATE), 0.0, 0.0
+    tried: list[tuple[bool, float, Load]] = []
+
+    def is_good() -> bool:
+        for _ in range(2):
+            load = carry(route, way, Offer(size, rate, seconds=seconds))
+            tried.append((_is_good(load, rate), rate, load))
+            if tried[-1][0]:
+                return True
+        return False
+
     for _ in range(_STEPS):
-        load = carry(route, way, Offer(size, rate, seconds=seconds))
-        if _is_good(load, rate):
-            best, low = load, rate
-            if high:
-                break
-            rate *= _GROWTH
+        if is_good():
+            low, rate = rate, rate * _GROWTH
         else:
-            high = rate
-            if low:
-                break
-            rate /= _GROWTH
+            high, rate = rate, rate / _GROWTH
+        if (low and high) or rate < LEAST_RATE:
+            break
     for _ in range(_HALVINGS if low and high else 0):
         rate = (low + high) / 2
-        load = carry(route, way, Offer(size, rate, seconds=seconds))
-        if _is_good(load, rate):
-            best, low = load, rate
+        if is_good():
+            low = rate
         else:
             high = rate
-    return best or first
+    return max(tried, key=lambda each: (each[0], each[1] if each[0] else -each[2].loss))[2]
 
 
 def trips(route: Route, count: int, seconds: float, size: int = 1200) -> Trips:

@@ -68,8 +68,8 @@ def measure_limits(site: Site, relay: RunningRelay, plan: Plan, figures: Figures
         measure_goodput(route, "relay", WAYS, plan, figures)
         _idle(route, "relay", plan, figures)
     with site.direct() as route:
-        measure_saturation(route, "direct", ONE_WAY, plan, figures)
-        measure_goodput(route, "direct", WAYS, plan, figures)
+        measure_saturation(route, "direct", ["up"], plan, figures)
+        measure_goodput(route, "direct", ["up"], plan, figures)
         _idle(route, "direct", plan, figures)
 
 
@@ -78,7 +78,9 @@ def measure_goodput(
 ) -> None:
     """Search for the goodput in some directions."""
     for way in ways:
-        load = goodput(route, way, plan.size, plan.seconds)
+        saturated = figures.values.get(f"{name}.saturation.{way}.rate")
+        start = None if saturated is None else saturated[-1] / (2 if way == "both" else 1)
+        load = goodput(route, way, plan.size, plan.seconds, start=start)
         figures.load(f"{name}.goodput.{way}", load)
         plan.tell(f"{name} {way}: {load.mbit:.0f} Mbit/s")
 

@@ -53,6 +53,8 @@ class RunningRelay:
 class Route:
     """Two peers with something in between; `parts` are all processes whose CPU time counts.
 
+    Datagrams go up from `near` to `far`; either is generator or sink.
+
     `pinger` is a third peer with a flow of its own, to measure round trips beside a load.
     `startup` are the seconds from the start of each command to its ready line.
     """
@@ -162,11 +164,11 @@ class Site:
             # It says no hello: what is sent down goes to the generator's flows alone.
             pinger = self._near(stack, [listen], None)
             parts = {
-                "generator": near,
+                "near": near,
                 "client": client,
                 "relay": relay.part,
                 "server": server,
-                "sink": far,
+                "far": far,
             }
             yield Route(near, far, parts, pinger, startup)
 
@@ -177,7 +179,7 @@ class Site:
             far, address, acks = self._far(stack)
             near = self._near(stack, [address], acks)
             open_flows(near, far)
-            yield Route(near, far, {"generator": near, "sink": far})
+            yield Route(near, far, {"near": near, "far": far})
 
     @contextmanager
     def relayed(self, relay: RunningRelay) -> Iterator[Route]:
@@ -186,9 +188,9 @@ class Site:
             far, address, acks = self._far(stack)
             opened = stack.enter_context(self._socket())
             number = stack.enter_context(turn.channel(opened, relay.link, address))
-            near = self._peer_of(stack, "generator", [opened], acks, channel=number)
+            near = self._peer_of(stack, [opened], acks, channel=number)
             open_flows(near, far)
-            parts = {"generator": near, "relay": relay.part, "sink": far}
+            parts = {"near": near, "relay": relay.part, "far": far}
             yield Route(near, far, parts)
 
     @contextmanager
@@ -219,7 +221,7 @@ class Site:
             )
             near = self._near(stack, [inner.getsockname()], acks)
             open_flows(near, far)
-            parts = {"generator": near, "forwarder": passing, "sink": far}
+            parts = {"near": near, "forwarder": passing, "far": far}
             if relay is not None:
                 parts["relay"] = relay.part
             yield Route(near, far, parts)
@@ -246,7 +248,7 @@ class Site:
             bound.bind((HOST, 0))
             descriptors = ["--far", str(bound.fileno()), "--acks", str(theirs.fileno())]
             part = Part(
-                "sink",
+                "far peer",
                 [*self._peer, *descriptors],
                 self._file("log"),
                 sockets=[bound.fileno(), theirs.fileno()],
@@ -260,12 +262,11 @@ class Site:
             sockets = [opened.enter_context(self._socket()) for _ in targets]
             for each, target in zip(sockets, targets, strict=True):
                 each.connect(target)
-            return self._peer_of(stack, "generator", sockets, acks)
+            return self._peer_of(stack, sockets, acks)
 
     def _peer_of(
         self,
         stack: ExitStack,
-        name: str,
         sockets: Sequence[socket.socket],
         acks: socket.socket | None,
         channel: int = 0,
@@ -276,7 +277,9 @@ class Site:
             command += ["--acks", str(acks.fileno())]
             descriptors.append(acks.fileno())
         command += ["--channel", str(channel)]
-        return stack.enter_context(Part(name, command, self._file("log"), sockets=descriptors))
+        return stack.enter_context(
+            Part("near peer", command, self._file("log"), sockets=descriptors)
+        )
 
     def _file(self, name: str) -> Path:
         self._files += 1
