@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
             send_buffer=site.buffers[1],
         )
     text, document = told(figures, matrix, cells, about, how)
-    write(text, document, plot(figures))
+    write(options.output_dir, text, document, plot(figures))
     return 0
 
 
@@ -87,6 +87,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--relay", choices=("coturn", "lab"), help="coturn where it is installed")
     parser.add_argument("--no-matrix", action="store_true", help="only one lane of 1200 bytes")
     parser.add_argument("--python", action="store_true", help="generator and sink in Python")
+    parser.add_argument("--output-dir", type=Path, default=RESULTS, help="for what is written")
     options = parser.parse_args(arguments)
     defaults = (1, 0.25, 3000) if options.quick else (5, 0.6, 10_000)
     for name, value in zip(("rounds", "seconds", "trips"), defaults, strict=True):
@@ -172,10 +173,10 @@ def told(
     return "\n\n".join(parts) + "\n", report.data(figures, about, how, **more)
 
 
-def write(text: str, document: str, picture: str) -> None:
+def write(folder: Path, text: str, document: str, picture: str) -> None:
     """Write Markdown, JSON and the plot, and print the first."""
-    RESULTS.mkdir(exist_ok=True)
-    base = RESULTS / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    folder.mkdir(parents=True, exist_ok=True)
+    base = folder / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     for ending, content in ((".md", text), (".json", document), (".svg", picture)):
         base.with_suffix(ending).write_text(content)
     sys.stdout.write(text)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from turnlane_lab.bench.processes import Part
+from turnlane_lab.bench.processes import Part, cpu
 from turnlane_lab.bench.routes import Route
 from turnlane_lab.bench.wire import HEADER, sizes_of
 
@@ -147,16 +147,16 @@ def carry(route: Route, way: Way, offer: Offer) -> Load:
     runs = {name: next(_RUNS) for name in ends}
     for name, (_, receiver) in ends.items():
         receiver.ask(f"expect {runs[name]} {int(offer.window > 0)}")
-    before = {name: part.cpu() for name, part in route.parts.items()}
+    before = cpu(route.parts)
     for name, (sender, _) in ends.items():
         sender.tell(offer.command(runs[name]))
     told = {name: sender.answer(timeout=offer.seconds + 30) for name, (sender, _) in ends.items()}
     counted = {name: _settled(receiver, told[name]["sent"]) for name, (_, receiver) in ends.items()}
-    cpu = {name: part.cpu() - before[name] for name, part in route.parts.items()}
+    spent = {name: used - before[name] for name, used in cpu(route.parts).items()}
     passed = {
         name: Passed(told[name]["sent"], *counted[name], told[name]["seconds"]) for name in ends
     }
-    return Load(passed, cpu)
+    return Load(passed, spent)
 
 
 def goodput(
@@ -167,7 +167,7 @@ def goodput(
     From `start`, by default what saturation carries, in datagrams a second of each direction, the
     rate grows by two fifths until too much is lost (or shrinks until it is not); halvings then
     narrow it down to a twentieth. A rate is too high when it was so twice in a row: something else
-    on the machine may have been in the way. Where nothing is good, the load that lost least is returned.
+    on the machine may have been in the way. Where nothing is good, it is the load that lost least.
     """
     if start is None:
         first = carry(route, way, saturating(size, seconds))

@@ -39,11 +39,13 @@ class Part:
         log: Path,
         *,
         answers: bool = True,
+        ends_with_input: bool = False,
         sockets: Sequence[int] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self._log = log
+        self._ends_with_input = ends_with_input
         self._rest = b""
         self._started = time.perf_counter()
         with log.open("wb") as errors:
@@ -122,15 +124,10 @@ class Part:
             "try again on a machine with less to do",
         )
 
-    def cpu(self) -> float:
-        """Return the CPU seconds that it and its descendants have used."""
-        self.check()
-        return sum(map(cpu_seconds, family(self.pid)))
-
     def rss(self) -> float:
         """Return the resident memory of it and its descendants in MiB; shared pages count twice."""
         self.check()
-        return sum(map(resident, family(self.pid)))
+        return sum(map(resident, family(self.pid, children())))
 
     def stop(self) -> None:
         """End it: it may end by itself for a while, then it is killed. A second call is allowed."""
@@ -140,9 +137,9 @@ class Part:
                 if pipe is not None:
                     with suppress(OSError):
                         pipe.close()
-            if process.poll() is None:
+            if process.poll() is None and not self._ends_with_input:
                 process.terminate()
-                process.wait(STOP_TIMEOUT)
+            process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             pass
         finally:
@@ -161,16 +158,32 @@ def clean_environment() -> dict[str, str]:
     }
 
 
-def family(pid: int) -> list[int]:
-    """Return a process and all its descendants that are alive."""
-    children: dict[int, list[int]] = {}
+def cpu(parts: Mapping[str, Part]) -> dict[str, float]:
+    """Return the CPU seconds that each part and its descendants have used.
+
+    Raises `TransportError` where one has ended.
+    """
+    for part in parts.values():
+        part.check()
+    table = children()
+    return {name: sum(map(cpu_seconds, family(part.pid, table))) for name, part in parts.items()}
+
+
+def children() -> Mapping[int, list[int]]:
+    """Return the children of every process that has any."""
+    found: dict[int, list[int]] = {}
     for entry in _PROC.iterdir():
         if entry.name.isdigit():
             with suppress(OSError):  # it has just ended
-                children.setdefault(int(_stat(int(entry.name))[1]), []).append(int(entry.name))
+                found.setdefault(int(_stat(int(entry.name))[1]), []).append(int(entry.name))
+    return found
+
+
+def family(pid: int, table: Mapping[int, list[int]]) -> list[int]:
+    """Return a process and all its descendants, by a table of children."""
     found = [pid]
     for parent in found:
-        found += children.get(parent, [])
+        found += table.get(parent, [])
     return found
 
 

@@ -216,6 +216,7 @@ class Site:
                     "forwarder",
                     [program, *options, "--channel", str(number)],
                     self._file("log"),
+                    ends_with_input=True,
                     sockets=sockets,
                 )
             )
@@ -251,6 +252,7 @@ class Site:
                 "far peer",
                 [*self._peer, *descriptors],
                 self._file("log"),
+                ends_with_input=True,
                 sockets=[bound.fileno(), theirs.fileno()],
             )
             return stack.enter_context(part), bound.getsockname(), ours
@@ -278,7 +280,13 @@ class Site:
             descriptors.append(acks.fileno())
         command += ["--channel", str(channel)]
         return stack.enter_context(
-            Part("near peer", command, self._file("log"), sockets=descriptors)
+            Part(
+                "near peer",
+                command,
+                self._file("log"),
+                ends_with_input=True,
+                sockets=descriptors,
+            )
         )
 
     def _file(self, name: str) -> Path:
