@@ -35,6 +35,7 @@ from turnlane_lab.bench.plan import (
     measure_tunnel,
 )
 from turnlane_lab.bench.plot import plot
+from turnlane_lab.bench.processes import nothing_left
 from turnlane_lab.bench.routes import PYTHON_PEER, RelayKind, RunningRelay, Site, coturn
 
 RESULTS = Path(__file__).with_name("results")
@@ -53,7 +54,11 @@ def main(arguments: Sequence[str]) -> int:
     kind: RelayKind = options.relay or ("coturn" if coturn() else "lab")
     cells = () if options.no_matrix else QUICK_MATRIX if options.quick else MATRIX
     about, figures, matrix = report.machine(), Figures(), Figures()
-    with unwinding_signals(), TemporaryDirectory(prefix="turnlane-bench-") as folder:
+    with (
+        unwinding_signals(),
+        TemporaryDirectory(prefix="turnlane-bench-") as folder,
+        nothing_left(),
+    ):
         peer = None if options.python else compiled("peer", Path(folder))
         site = Site(Path(folder), [peer] if peer else PYTHON_PEER)
         forward = compiled("forward", Path(folder))

@@ -10,7 +10,15 @@ import pytest
 
 from turnlane.api import TransportError
 from turnlane_lab.bench.endings import unwinding_signals
-from turnlane_lab.bench.processes import Part, children, clean_environment, cpu, cpu_seconds, family
+from turnlane_lab.bench.processes import (
+    Part,
+    children,
+    clean_environment,
+    cpu,
+    cpu_seconds,
+    family,
+    nothing_left,
+)
 
 SPEND = "import time\nwhile time.process_time() < 0.05: pass\n"
 LIVE = SPEND + "print('{}', flush=True)\nimport sys\nsys.stdin.read()"
@@ -106,6 +114,28 @@ def test_a_signal_unwinds_what_was_begun(number):
         work()
     assert (left.value.code, unwound) == (128 + number, [True])
     assert signal.getsignal(number) == before
+
+
+def test_a_signal_that_comes_while_a_part_starts_leaves_nothing_behind(tmp_path, monkeypatch):
+    started = []
+    start = subprocess.Popen
+
+    def interrupted(*arguments, **settings):
+        started.append(start(*arguments, **settings))
+        signal.raise_signal(signal.SIGTERM)
+        return started[0]
+
+    monkeypatch.setattr("turnlane_lab.bench.processes.subprocess.Popen", interrupted)
+
+    def work():
+        part = Part("peer", python("import sys; sys.stdin.read()"), tmp_path / "log")
+        with unwinding_signals(), nothing_left(), part:
+            raise AssertionError("it went on")
+
+    with pytest.raises(SystemExit) as left:
+        work()
+    assert left.value.code == 128 + signal.SIGTERM
+    assert started[0].returncode is not None
 
 
 def _is_alive(pid: int) -> bool:

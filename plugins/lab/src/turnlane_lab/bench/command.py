@@ -64,11 +64,12 @@ def bench(
     _check_size(size)
     from turnlane_lab.bench.endings import unwinding_signals  # noqa: PLC0415 - see the docstring
     from turnlane_lab.bench.plan import Plan  # noqa: PLC0415
+    from turnlane_lab.bench.processes import nothing_left  # noqa: PLC0415
     from turnlane_lab.bench.user import run  # noqa: PLC0415
 
     single = seconds / SINGLE_LOADS
     plan = Plan(single, min(10_000, int(seconds * 100)), size, lanes, _tell)
-    with unwinding_signals():
+    with unwinding_signals(), nothing_left():
         typer.echo(run(relay, plan, output_dir, as_json=json), nl=False)
 
 

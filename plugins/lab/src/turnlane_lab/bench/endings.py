@@ -6,6 +6,17 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+class _Signals:
+    """What came while nothing may be interrupted."""
+
+    def __init__(self) -> None:
+        self.holds = False
+        self.came: int | None = None
+
+
+_SIGNALS = _Signals()
+
+
 @contextmanager
 def unwinding_signals() -> Iterator[None]:
     """Have SIGINT, SIGTERM and SIGHUP raise `SystemExit` with the code that shells expect.
@@ -22,7 +33,10 @@ def unwinding_signals() -> Iterator[None]:
     def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal calls it
         for each in ours:
             signal.signal(each, signal.SIG_IGN)
-        raise SystemExit(128 + number)
+        if _SIGNALS.holds:
+            _SIGNALS.came = number
+        else:
+            raise SystemExit(128 + number)
 
     before = {number: signal.signal(number, leave) for number in ours}
     try:
@@ -30,3 +44,19 @@ def unwinding_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let a signal that comes within a short block raise at its end.
+
+    A process is not to be forgotten between its start and its first mention.
+    """
+    _SIGNALS.holds = True
+    try:
+        yield
+    finally:
+        _SIGNALS.holds = False
+        came, _SIGNALS.came = _SIGNALS.came, None
+    if came is not None:
+        raise SystemExit(128 + came)

@@ -6,12 +6,13 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from turnlane.api import Stage, TransportError
+from turnlane_lab.bench.endings import uninterrupted
 
 TURNLANE = (sys.executable, "-P", "-c", "from turnlane.cli.main import run; run()")
 """The command line, as its console script runs it; -P keeps the current folder out of it."""
@@ -47,19 +48,26 @@ class Part:
         self._log = log
         self._ends_with_input = ends_with_input
         self._rest = b""
-        self._started = time.perf_counter()
-        with log.open("wb") as errors:
-            self._process = subprocess.Popen(  # noqa: S603 - the command is ours
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE if answers else errors,
-                stderr=errors,
-                pass_fds=sockets,
-                env=clean_environment() | dict(environment or {}),
-                process_group=0,
-            )
+        self._command = command
+        self._answers = answers
+        self._sockets = sockets
+        self._environment = clean_environment() | dict(environment or {})
+        self._started = 0.0
+        self._process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
+        self._started = time.perf_counter()
+        with uninterrupted(), self._log.open("wb") as errors:
+            self._process = subprocess.Popen(  # noqa: S603 - the command is ours
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE if self._answers else errors,
+                stderr=errors,
+                pass_fds=self._sockets,
+                env=self._environment,
+                process_group=0,
+            )
+            _RUNNING.add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -147,6 +155,20 @@ class Part:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, 9)
             process.wait()
+            _RUNNING.discard(self)
+
+
+_RUNNING: set[Part] = set()
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """End what still runs after the block: what a signal kept from being mentioned anywhere."""
+    try:
+        yield
+    finally:
+        for part in list(_RUNNING):
+            part.stop()
 
 
 def clean_environment() -> dict[str, str]:
