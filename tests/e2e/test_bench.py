@@ -9,6 +9,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from turnlane.api import Secret, TransportError
+from turnlane_lab.bench.measures import carry, saturating, trips
+from turnlane_lab.bench.routes import Route, RunningRelay, Site
+from turnlane_tests.real import require
+
 BENCH = Path(__file__).parents[2] / "bench" / "run.py"
 TINY = ("--rounds", "1", "--seconds", "0.01", "--trips", "10", "--relay", "lab", "--no-matrix")
 
@@ -57,3 +62,34 @@ def test_the_report_and_the_plot_are_of_the_same_run(results: Path) -> None:
     assert text.stem == picture.stem
     assert "## What it is to reach" in text.read_text()
     assert ET.parse(picture).getroot().tag.endswith("svg")
+
+
+def assert_carries(route: Route) -> None:
+    passed = carry(route, "both", saturating("1200", 0.02)).passed
+    assert all(0 < each.received <= each.sent for each in passed.values())
+    found = trips(route, 5, 5.0)
+    assert (found.count > 0, found.count + found.lost) == (True, 5)
+
+
+@pytest.mark.real
+def test_coturn_is_measured_with_and_without_a_tunnel(tmp_path: Path) -> None:
+    require("turnserver")
+    site = Site(tmp_path)
+    with site.relay("coturn") as relay:
+        with site.relayed(relay) as route:
+            assert_carries(route)
+        with site.tunnel(relay, lanes=2) as route:
+            assert_carries(route)
+            assert set(route.startup) == {"server", "client"}
+    assert relay.part._process.returncode is not None
+
+
+def test_a_relay_that_refuses_the_benchmark_is_told(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    with site.relay("lab") as relay:
+        other = Secret(relay.link.reveal().replace("lab:", "lab:not-"))
+        with (
+            pytest.raises(TransportError, match="bench_relay_refused"),
+            site.relayed(RunningRelay(relay.part, other)),
+        ):
+            raise AssertionError("it was let in")
