@@ -16,7 +16,7 @@ MISSING = "not measured"
 
 _ABOUT = (
     "Turnlane {turnlane}, Python {python}, pyOpenSSL {pyopenssl}, {system}, {processors} "
-    "processors, load {load} at the start."
+    "processors, load {load} at the start, data plane: {dataplane}."
 )
 _HOW = (
     "Medians of {rounds} round(s); loads of {seconds:g} s, {size} bytes of payload, "
