@@ -66,7 +66,6 @@ def test_a_part_that_fails_is_told_by_the_last_thing_it_said(tmp_path):
     with Part("server", python(code), tmp_path / "log") as part:
         with pytest.raises(TransportError, match=r"the server: it has ended .*code=listen_failed"):
             part.ask("go")
-        part._process.wait()
         with pytest.raises(TransportError, match="exit code 1"):
             cpu({"server": part})
 

@@ -108,6 +108,9 @@ class Part:
                 raise self.failure(f"it said nothing for {timeout:g} s")
             data = os.read(out, 1 << 20)
             if not data:
+                # Its output ends a moment before it does, and before its last words are written.
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(STOP_TIMEOUT)
                 raise self.failure("it has ended")
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
