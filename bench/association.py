@@ -12,8 +12,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from turnlane.net.dtls import DtlsAssociation, State
+from turnlane.api.batch import Batch
+from turnlane.net.datagrams import datagrams_of, receive_batch
+from turnlane.net.dtls import MAX_PAYLOAD, DtlsAssociation, State
 from turnlane.net.identity import Identity
+from turnlane.net.record_layout import RecordLayout, Stopped
+from turnlane.net.udp import PeerTable
 from turnlane_lab.bench.measures import BURST
 from turnlane_lab.bench.processes import Part
 from turnlane_lab.bench.wire import BUFFER
@@ -22,26 +26,37 @@ HOST = "127.0.0.1"
 HANDSHAKE = 10.0
 
 
+LAYOUT = RecordLayout(channel=None, padded=False, framed=True, most=MAX_PAYLOAD)
+
+
 class Receiver:
     """The server's end: counts the payloads that come."""
 
     def __init__(self, opened: socket.socket) -> None:
         self.received = 0
-        self._socket = opened
+        self._datagrams = datagrams_of(opened)
         self._association = DtlsAssociation.server(Identity.generate(time.time()))  # noqa: TID251
         self._association.start(time.monotonic())
+        self._taken, self._opened = receive_batch(), receive_batch()
+        self._peers = PeerTable()
 
     def work(self) -> None:
         """Take what is there, and answer what is to be answered."""
-        association, now = self._association, time.monotonic()
-        for _ in range(64):
-            try:
-                data, source = self._socket.recvfrom(65_535)
-            except BlockingIOError:
-                return
-            self.received += len(association.receive_datagram(data, now))
-            for answer in association.datagrams_to_send():
-                self._socket.sendto(answer, source)
+        association, taken = self._association, self._taken
+        count = self._datagrams.read(taken, self._peers.flow)
+        index = 0
+        while index < count:
+            self._opened.clear()
+            index, stopped = association.open(LAYOUT, taken, index, count, self._opened)
+            self.received += self._opened.count
+            if stopped is Stopped.FOREIGN:
+                association.receive_datagram(bytes(taken.packet(index)), time.monotonic())
+                answers = Batch()
+                for answer in association.datagrams_to_send():
+                    answers.append(answer)
+                source = self._peers.source(taken.flows[index])
+                self._datagrams.send(answers, 0, answers.count, source)
+                index += 1
 
 
 class Sender:
@@ -49,13 +64,19 @@ class Sender:
 
     def __init__(self, opened: socket.socket) -> None:
         self._socket = opened
+        self._datagrams = datagrams_of(opened)
         self._association = DtlsAssociation.client(pin=None)
+        self._batch, self._sealed = Batch(), Batch()
         self._shake_hands()
 
     def send(self, payload: bytes, count: int) -> None:
         """Send a payload some times."""
+        batch, sealed = self._batch, self._sealed
+        batch.clear()
         for _ in range(count):
-            self._socket.send(self._association.encrypt(payload))
+            batch.append(payload, 1)
+        self._association.seal(LAYOUT, batch, 0, count, sealed)
+        self._datagrams.send(sealed, 0, sealed.count)
 
     def _shake_hands(self) -> None:
         association = self._association
