@@ -276,6 +276,6 @@ def test_a_nap_of_one_socket_is_a_nap_of_all() -> None:
     first.take_nap()
     second.take_nap()
     assert slept == [50e-6]
-    clock.now += LONGEST_NAP
+    clock.now += 2 * LONGEST_NAP
     second.take_nap()
     assert slept == [50e-6, 50e-6]
