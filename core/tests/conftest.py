@@ -71,7 +71,11 @@ class Trouble:
         original = getattr(socket.socket, name)
 
         def call(opened: socket.socket, *arguments: Any) -> Any:
-            number = self._next(numbers) if opened is self._opened else 0
+            if opened is not self._opened:
+                return original(opened, *arguments)
+            if numbers is self.sending:
+                self.runs.append(0)
+            number = self._next(numbers)
             if number:
                 raise OSError(number, os.strerror(number))
             return original(opened, *arguments)
