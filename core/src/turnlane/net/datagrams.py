@@ -307,6 +307,7 @@ class FastDatagrams:
 
     def _send_one(self, batch: Batch, index: int, to: Hashable | None) -> int:
         begin, size = batch.starts[index], batch.sizes[index]
+        error = 0
         for _ in range(2):
             if to is None:
                 try:
