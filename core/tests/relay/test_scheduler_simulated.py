@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from itertools import count
 from random import Random
 
-import pytest
-
 from turnlane.api import Batch
 from turnlane.proto.frames import Ping, Pong, parse_untrusted
 from turnlane.proto.lane_estimate import LaneEstimate
 from turnlane.proto.lane_health import CLIENT_HEALTH, SERVER_HEALTH, LaneHealth
-from turnlane.relay.scheduler import FlowSticky, RoundRobin, Scheduler, dispatch
+from turnlane.relay.scheduler import FlowSticky, Scheduler, dispatch
 
 SEGMENT = 1200
 """Bytes of a packet."""
@@ -254,9 +252,7 @@ class Run:
         dated: bool = True,
     ) -> None:
         self.clock = Clock(seed)
-        self.lanes = [
-            SimulatedLane(link, self.clock, self._deliver, dated=dated) for link in links
-        ]
+        self.lanes = [SimulatedLane(link, self.clock, self._deliver, dated=dated) for link in links]
         self.scheduler = make(self.lanes)
         self.clock.run(0.5)
         least = min(link.delay for link in links)

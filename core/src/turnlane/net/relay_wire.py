@@ -56,6 +56,11 @@ class RelayWire(Protocol):
     dropped: int
     refused: str
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait here because the connection does not take them."""
+        ...
+
     def read(self) -> list[bytes]:
         """Take what is there without waiting; raises `BrokenWireError` once nothing more comes."""
         ...
@@ -77,6 +82,7 @@ class UdpWire:
     """One connected UDP socket."""
 
     reliable = False
+    backlog = 0
 
     def __init__(self, opened: socket.socket) -> None:
         self._socket = opened
@@ -138,6 +144,11 @@ class StreamWire:
         self._writable = True
         self._reading: anyio.CancelScope | None = None
         self.dropped = 0
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait for the connection to take them."""
+        return self._waiting
 
     def read(self) -> list[bytes]:
         """Take the chunks that are there; raises `BrokenWireError` at the end of the stream."""

@@ -78,6 +78,11 @@ class RelayedPath:
         self.permitted = False
         self.alternate: turn.AlternateServer | None = None
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait because the wire does not take them."""
+        return self._wire.backlog
+
     def send(self, payload: bytes) -> bool:
         """Send one datagram to the peer now; False when it was dropped."""
         try:

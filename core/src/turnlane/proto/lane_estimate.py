@@ -116,7 +116,7 @@ class LaneEstimate:
         """Take note of payload that enters the lane."""
         self.frames += frames
         self.size += size
-        self.busy_until = (self.busy_until if self.busy_until > now else now) + size / self.rate
+        self.busy_until = max(now, self.busy_until) + size / self.rate
 
     def assume(self, rate: float) -> None:
         """Believe in a rate for as long as the lane has shown none of its own."""

@@ -111,7 +111,7 @@ class LaneHealth:
         self.receive_loss = Loss()
         """Of frames the peer sent."""
         self.estimate = LaneEstimate()
-        """What the lane bears of what this end sends; whoever spreads payload over lanes feeds it."""
+        """What the lane bears of what this end sends; whoever spreads payload feeds it."""
         self.frames_sent = 0
         self.frames_received = 0
         self.last_payload_at = now

@@ -145,7 +145,7 @@ class FlowSticky:
                 return None, stop
         else:
             self._assigned.move_to_end(flow)
-        if len(self._usable) == 1:
+        if len(self._paths) == 1:
             return path.carrier, stop
         size = sum(batch.sizes[start:stop])
         estimate = path.estimate
@@ -180,7 +180,7 @@ class FlowSticky:
 
     def _assign(self, flow: int, now: float) -> _Path | None:
         self._forget(flow)
-        if not all(path.carrier.ready for path in self._usable):
+        if not self._usable or not all(path.carrier.ready for path in self._usable):
             self._review(now)
         if not self._usable:
             return None

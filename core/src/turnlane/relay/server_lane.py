@@ -10,6 +10,7 @@ from turnlane.net.dtls import MAX_PAYLOAD, AssociationStateError, DtlsAssociatio
 from turnlane.net.system import SocketAddress
 from turnlane.proto.frames import HEADER_SIZE, ByeCode, datagram_flow, write_datagram_header
 from turnlane.proto.hello import EXPORTER_LABEL, EXPORTER_SIZE, WelcomeTerms
+from turnlane.proto.lane_estimate import LaneEstimate
 from turnlane.proto.lane_events import ServerEvent
 from turnlane.proto.lane_server import LaneServer, SessionDirectory
 from turnlane.relay.flows import Forwarder
@@ -35,7 +36,6 @@ class ServerLane:
         self.association = association
         self.session: ServerSession | None = None
         self.index = 0
-        self.last_heard = now
         self.too_large = 0
         self._transmit = transmit
         self._protocol = LaneServer(
@@ -52,12 +52,33 @@ class ServerLane:
         """Whether the client is known to have been let in: before that it drops payload."""
         return self._protocol.confirmed
 
+    @property
+    def ready(self) -> bool:
+        """Whether payload may be sent to the client now."""
+        return self.session is not None and self._protocol.confirmed
+
+    @property
+    def estimate(self) -> LaneEstimate | None:
+        """What is known of the way to the client; None before the lane is established."""
+        health = self._protocol.health
+        return None if health is None else health.estimate
+
+    @property
+    def backlog(self) -> int:
+        """Nothing waits here: the relay sends datagrams."""
+        return 0
+
+    def probe(self, now: float) -> None:
+        """Ping the client to measure the way there."""
+        if self._protocol.health is not None:
+            self._protocol.health.probe(now)
+            self.flush()
+
     def receive(self, records: list[bytes], forwarder: Forwarder, now: float) -> bool:
         """Take the records of one datagram: payload goes upstream, the rest to the protocol.
 
         Returns whether the protocol took part: then it may have events, and records to send.
         """
-        self.last_heard = now
         session, health = self.session, self._protocol.health
         asked = False
         for record in records:
