@@ -6,11 +6,12 @@ sends there to HOST:PORT, from a socket of its own for each TCP connection: a fl
 
 `inner_network.py serve ADDRESS PORT` accepts connections and does as each of them asks.
 `inner_network.py up|down ADDRESS PORT FLOWS WARMUP SECONDS` lets that many TCP connections send all
-they can that way and tells, in JSON, the bytes per second that each of them brought in SECONDS that
-begin WARMUP seconds after the start. Congestion control is CUBIC.
+they can that way. It tells, in JSON, the bytes per second that each of them brought in each of
+three times SECONDS that begin WARMUP seconds after the start. Congestion control is CUBIC.
 """
 
 import fcntl
+import itertools
 import json
 import os
 import select
@@ -24,6 +25,7 @@ from collections.abc import Callable
 
 MTU = 1200
 FLOWS = 64
+WINDOWS = 3
 FIRST_PORT = 20_000
 CHUNK = 65_536
 AT_ONCE = struct.pack("ii", 1, 0)
@@ -140,7 +142,11 @@ def carried(connection: socket.socket, offset: int) -> int:
     return int.from_bytes(info[offset : offset + 8], sys.byteorder)
 
 
-def measure(way: str, address: tuple[str, int], flows: int, warm_up: float, took: float) -> None:
+def counters(connections: list[socket.socket], offset: int) -> tuple[float, list[int]]:
+    return time.monotonic(), [carried(connection, offset) for connection in connections]
+
+
+def measure(way: str, address: tuple[str, int], flows: int, warm_up: float, seconds: float) -> None:
     offset = BYTES_ACKED if way == "up" else BYTES_RECEIVED
     connections = []
     # Ports of its own for each run: those of one before may linger.
@@ -154,12 +160,16 @@ def measure(way: str, address: tuple[str, int], flows: int, warm_up: float, took
         connection.send(way[:1].encode())
         start(send if way == "up" else drain, connection)
     time.sleep(warm_up)
-    began = time.monotonic()
-    before = [carried(connection, offset) for connection in connections]
-    time.sleep(took)
-    took = time.monotonic() - began
-    after = [carried(connection, offset) for connection in connections]
-    say(json.dumps([(now - then) / took for then, now in zip(before, after, strict=True)]))
+    moments = []
+    for _ in range(WINDOWS):
+        moments.append(counters(connections, offset))
+        time.sleep(seconds)
+    moments.append(counters(connections, offset))
+    windows = []
+    for (began, before), (ended, after) in itertools.pairwise(moments):
+        pairs = zip(before, after, strict=True)
+        windows.append([(now - then) / (ended - began) for then, now in pairs])
+    say(json.dumps(windows))
     # The threads go with the process, and nobody waits for what they have not sent.
     os._exit(0)
 
@@ -173,5 +183,5 @@ if __name__ == "__main__":
     elif what == "serve":
         serve((host, int(rest[0])))
     else:
-        port, flows, warm_up, took = rest
-        measure(what, (host, int(port)), int(flows), float(warm_up), float(took))
+        port, flows, warm_up, seconds = rest
+        measure(what, (host, int(port)), int(flows), float(warm_up), float(seconds))

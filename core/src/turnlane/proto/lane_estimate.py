@@ -15,6 +15,9 @@ from turnlane.proto.frames import COUNTER_MASK
 QUEUE_SEEN: Final = 0.005
 """Seconds of waiting that are a queue; less is how hosts and relays take turns."""
 
+QUEUE_BYTES: Final = 3000
+"""Bytes that wait where there is a queue: a few packets. Hosts that are late make no rate known."""
+
 FULL_LOSS: Final = 0.1
 """The part of an interval's frames whose loss says by itself that the lane is full."""
 
@@ -33,8 +36,8 @@ LOSS_FADES: Final = 0.9
 GAIN: Final = 0.5
 """The part of a difference between the real queue and the model that corrects the model."""
 
-GROWTH: Final = 1.25
-"""What a rate is multiplied with when the model has a queue where there is none."""
+GROWTH: Final = 2.0
+"""What a rate grows by at the most, once in a round trip, when the queue is none as modelled."""
 
 MINIMUM_WINDOW: Final = 30.0
 """Seconds of the two windows whose smallest delay is that of an empty lane."""
@@ -111,6 +114,7 @@ class LaneEstimate:
         self._round_trips = RecentMinimum()
         self._last: _Answer | None = None
         self._newest = -inf
+        self._grown_at = -inf
 
     def sent(self, frames: int, size: int, now: float) -> None:
         """Take note of payload that enters the lane."""
@@ -162,6 +166,8 @@ class LaneEstimate:
         self._newest = mark.time
         known = self.rate < inf
         self._learn(_Answer(mark, received, mark.time + delay, waited))
+        if known:
+            self._grow(mark, waited, now)
         self._correct(mark, waited, now, known=known)
 
     def _learn(self, answer: _Answer) -> None:
@@ -178,8 +184,8 @@ class LaneEstimate:
         self._last = answer
         came = min((answer.received - last.received) & COUNTER_MASK, 2 * sent)
         delivered = max(1.0, came * (mark.size - last.mark.size) / sent / took)
-        queued = max(QUEUE_SEEN, self.round_trip / 8)
-        if (answer.waited > queued and last.waited > queued) or came < (1 - FULL_LOSS) * sent:
+        queued = max(self._tolerance, QUEUE_BYTES / delivered)
+        if min(answer.waited, last.waited) > queued or came < (1 - FULL_LOSS) * sent:
             # The bottleneck has worked all the time: what came is what it can do.
             if self.rate == inf or self._assumed:
                 self.rate = delivered
@@ -188,9 +194,19 @@ class LaneEstimate:
                 self.rate += (delivered - self.rate) / 4
             return
         self.loss += (max(0.0, 1 - came / sent) - self.loss) * min(0.25, sent / LOSS_FRAMES)
-        if self.rate < inf:
-            grows = mark.queue > answer.waited + queued
-            self.rate = max(self.rate * (GROWTH if grows else 1.0), delivered)
+        self.rate = max(self.rate, delivered)
+
+    def _grow(self, mark: Mark, waited: float, now: float) -> None:
+        """Raise a rate by which there would be a queue where there is none."""
+        modelled = mark.queue + self._corrected - mark.corrected
+        explained = waited + self._tolerance
+        if modelled > explained and mark.time > self._grown_at:
+            self.rate *= min(GROWTH, modelled / explained)
+            self._grown_at = now
+
+    @property
+    def _tolerance(self) -> float:
+        return max(QUEUE_SEEN, self.round_trip / 8)
 
     def _correct(self, mark: Mark, waited: float, now: float, *, known: bool) -> None:
         # All of it was sent after the ping, so that the bottleneck is not done before this.

@@ -22,7 +22,10 @@ REVIEW_INTERVAL: Final = 0.02
 PROBE_BUSY: Final = 0.05
 PROBE_IDLE: Final = 1.0
 PROBE_SILENT: Final = 0.25
-"""Seconds between two measurements of a lane that carries much, of any other, of a suspect one."""
+"""Seconds between two measurements of a lane that carries much, of any other, of a suspect one.
+
+One that something waits in carries much, whether it does or the estimate is wrong.
+"""
 
 PROBE_FRAMES: Final = 16
 """Frames that a lane carries between two measurements, if it is not idle."""
@@ -238,7 +241,8 @@ class FlowSticky:
 
 def _measure(lane: Carrier, estimate: LaneEstimate, now: float) -> None:
     since = now - estimate.asked_at
-    if estimate.frames - estimate.frames_at_asking >= PROBE_FRAMES:
+    fresh = estimate.frames - estimate.frames_at_asking
+    if fresh >= PROBE_FRAMES or estimate.busy_until > now:
         due = PROBE_BUSY
     else:
         due = PROBE_SILENT if estimate.silent(now) else PROBE_IDLE
