@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from itertools import count
 from random import Random
 
+import pytest
+
 from turnlane.api import Batch
 from turnlane.proto.frames import Ping, Pong, parse_untrusted
 from turnlane.proto.lane_estimate import LaneEstimate
 from turnlane.proto.lane_health import CLIENT_HEALTH, SERVER_HEALTH, LaneHealth
-from turnlane.relay.scheduler import FlowSticky, Scheduler, dispatch
+from turnlane.relay.scheduler import FlowSticky, RoundRobin, Scheduler, dispatch
 
 SEGMENT = 1200
 """Bytes of a packet."""
@@ -285,3 +287,140 @@ class Run:
 
     def _deliver(self, flow: int, number: int) -> None:
         self.flows[flow].arrive(*divmod(number, 2**32))
+
+
+def alone(link: Link, *, flows: int = 1) -> float:
+    """Return the goodput over that lane, if it is the only one."""
+    return Run([link], flows=flows).goodput()
+
+
+def fairness(shares: Sequence[float]) -> float:
+    """Return Jain's index: 1 when all are equal, 1/n when one has everything."""
+    return sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
+
+
+SLOW = Link(rate=2 * MEGABIT)
+FAST = Link(rate=8 * MEGABIT)
+seeds = pytest.mark.parametrize("seed", [1, 2, 3])
+
+
+@seeds
+@pytest.mark.parametrize("delays", [(0.01, 0.06), (0.06, 0.01), (0.08, 0.04, 0.02, 0.01)])
+def test_one_flow_over_lanes_of_unequal_delay_keeps_what_the_best_lane_gives(
+    delays: Sequence[float], seed: int
+) -> None:
+    links = [Link(rate=4 * MEGABIT, delay=delay) for delay in delays]
+    best = alone(Link(rate=4 * MEGABIT, delay=min(delays)))
+    assert Run(links, flows=1, seed=seed).goodput() >= 0.9 * best
+
+
+@seeds
+def test_packets_in_turn_over_lanes_of_unequal_delay_ruin_a_flow(seed: int) -> None:
+    """The simulated TCP suffers from reordering, or the other tests would say nothing."""
+    links = [Link(rate=8 * MEGABIT, delay=0.01), Link(rate=8 * MEGABIT, delay=0.06)]
+    best = alone(links[0])
+    assert Run(links, flows=1, seed=seed, make=RoundRobin).goodput() < 0.7 * best
+
+
+@seeds
+def test_sixteen_flows_over_four_equal_lanes_fill_them_and_share_fairly(seed: int) -> None:
+    run = Run([SLOW] * 4, flows=16, seed=seed)
+    assert run.goodput() >= 0.95 * 4 * alone(SLOW, flows=16)
+    assert fairness(run.shares) >= 0.9
+
+
+@seeds
+def test_sixteen_flows_over_a_slow_and_a_fast_lane_fill_both_and_share_fairly(seed: int) -> None:
+    run = Run([SLOW, FAST], flows=16, seed=seed)
+    assert run.goodput() >= 0.95 * (SLOW.rate + FAST.rate)
+    assert fairness(run.shares) >= 0.9
+
+
+@seeds
+@pytest.mark.parametrize("jitter", [0.0, 0.004])
+def test_one_flow_over_four_equal_lanes_exceeds_one_lane(seed: int, jitter: float) -> None:
+    links = [Link(jitter=jitter)] * 4
+    assert Run(links, flows=1, seed=seed).goodput() >= 2.5 * alone(links[0])
+
+
+@seeds
+def test_one_flow_loses_little_by_a_slow_lane_beside_a_fast_one(seed: int) -> None:
+    assert Run([SLOW, FAST], flows=1, seed=seed).goodput() >= 0.9 * alone(FAST)
+
+
+@seeds
+def test_a_peer_that_tells_no_time_is_measured_by_round_trips(seed: int) -> None:
+    links = [Link(rate=4 * MEGABIT, delay=0.01), Link(rate=4 * MEGABIT, delay=0.06)]
+    assert Run(links, flows=1, seed=seed, dated=False).goodput() >= 0.9 * alone(links[0])
+    assert Run([SLOW] * 4, flows=1, seed=seed, dated=False).goodput() >= 1.5 * alone(SLOW)
+
+
+@seeds
+def test_queues_that_are_deep_are_filled_evenly(seed: int) -> None:
+    links = [Link(queue=0.5)] * 4
+    run = Run(links, flows=1, seed=seed)
+    assert run.goodput() >= 3 * alone(links[0])
+    waits = [lane.estimate.busy_until - run.clock.now for lane in run.lanes]
+    assert max(waits) - min(waits) < 0.05
+    assert sum(flow.alarms for flow in run.flows) <= 3
+
+
+@seeds
+def test_a_lossy_lane_is_left_alone_while_another_has_room(seed: int) -> None:
+    lossy, clean = Link(rate=FAST.rate, loss=0.05), Link(rate=FAST.rate)
+    assert Run([lossy, clean], flows=1, seed=seed).goodput() >= 0.8 * alone(clean)
+    assert alone(lossy) < 0.5 * alone(clean)
+
+
+@seeds
+def test_flows_leave_a_lane_that_breaks_and_come_back_to_it(seed: int) -> None:
+    run = Run([SLOW] * 2, flows=8, seed=seed)
+    broken, sound = run.lanes
+    run.clock.run(3.0)
+    broken.broken = True
+    run.clock.run(1.5)
+    carried = broken.carried
+    assert run.goodput(warm_up=0.5, seconds=2.0) >= 0.9 * SLOW.rate
+    assert broken.carried == carried
+    broken.broken = False
+    assert run.goodput(warm_up=2.0, seconds=4.0) >= 0.9 * 2 * SLOW.rate
+    assert sound.carried > broken.carried > carried
+
+
+@seeds
+def test_a_lane_whose_rate_changes_is_learnt_anew(seed: int) -> None:
+    run = Run([FAST, FAST], flows=8, seed=seed)
+    assert run.goodput() >= 0.9 * 2 * FAST.rate
+    run.lanes[0].link = SLOW
+    assert run.goodput() >= 0.9 * (SLOW.rate + FAST.rate)
+    run.lanes[0].link = FAST
+    assert run.goodput() >= 0.9 * 2 * FAST.rate
+
+
+@seeds
+def test_the_backlog_of_a_connection_steers_flows_away(seed: int) -> None:
+    """TCP to the relay: nothing is lost, a lane's queue is here and deep."""
+    links = [Link(rate=rate * MEGABIT, queue=2.0, local_backlog=True) for rate in (1, 4)]
+    run = Run(links, flows=4, seed=seed)
+    assert run.goodput() >= 0.9 * 5 * MEGABIT
+    waits = [lane.backlog / lane.link.rate for lane in run.lanes]
+    assert max(waits) - min(waits) < 0.15
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_lanes_of_any_kind_are_no_worse_than_the_best_and_together_nearly_their_sum(
+    seed: int,
+) -> None:
+    random = Random(seed)
+    links = [
+        Link(
+            rate=random.uniform(1, 6) * MEGABIT,
+            delay=random.uniform(0.005, 0.06),
+            queue=random.uniform(0.04, 0.2),
+            jitter=random.uniform(0, 0.003),
+        )
+        for _ in range(random.randint(2, 5))
+    ]
+    best = max(alone(link) for link in links)
+    assert Run(links, flows=1, seed=seed).goodput() >= 0.8 * best
+    assert Run(links, flows=16, seed=seed).goodput() >= 0.85 * sum(link.rate for link in links)

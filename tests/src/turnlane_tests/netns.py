@@ -233,7 +233,8 @@ class Internet:
         if error is not None:
             error.add_note(
                 f"--- internet: {self.carried} packets carried, {self.lost} lost, "
-                f"{self.blocked} blocked, {self.crowded_out} crowded out, {self.fragments} were fragments ---"
+                f"{self.crowded_out} crowded out, {self.blocked} blocked, "
+                f"{self.fragments} were fragments ---"
             )
         self._stack.close()
 
