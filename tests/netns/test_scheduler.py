@@ -21,8 +21,8 @@ pytestmark = pytest.mark.real
 
 INNER_NETWORK = str(Path(__file__).with_name("inner_network.py"))
 PORT = "7000"
-WARM_UP = 3.0
-SECONDS = 1.5
+WARM_UP = 2.5
+SECONDS = 1.2
 """Seconds before anything is measured, and of each of three windows whose median counts."""
 
 MEGABIT = 125_000.0
@@ -63,7 +63,6 @@ class Bench:
             said = self._walkthrough.client.run(sys.executable, INNER_NETWORK, *arguments)
         windows: list[list[float]] = json.loads(said.splitlines()[-1])
         goodput = median(map(sum, windows))
-        print(way, flows, [line.rate / MEGABIT for line in lines], goodput / MEGABIT)
         return goodput
 
 

@@ -165,7 +165,7 @@ class LaneEstimate:
             return
         self._newest = mark.time
         known = self.rate < inf
-        self._learn(_Answer(mark, received, mark.time + delay, waited))
+        self._learn(_Answer(mark, received, now if arrived is None else arrived, waited))
         if known:
             self._grow(mark, waited, now)
         self._correct(mark, waited, now, known=known)
