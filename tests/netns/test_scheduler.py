@@ -62,8 +62,7 @@ class Bench:
         with self.lanes(*lines, options=options):
             said = self._walkthrough.client.run(sys.executable, INNER_NETWORK, *arguments)
         windows: list[list[float]] = json.loads(said.splitlines()[-1])
-        goodput = median(map(sum, windows))
-        return goodput
+        return median(map(sum, windows))
 
 
 @pytest.fixture

@@ -133,53 +133,47 @@ class FlowSticky:
 
     def choose(self, batch: Batch, start: int, now: float) -> tuple[Carrier | None, int]:
         """Return the flow's lane and the end of the chunk that it is to carry."""
-        flows = batch.flows
-        flow = flows[start]
-        count = len(batch)
-        stop = start + 1
-        while stop < count and flows[stop] == flow:
-            stop += 1
         if now >= self._review_at:
             self._review(now)
+        flow = batch.flows[start]
         path = self._assigned.get(flow)
         if path is None or not path.usable or not path.carrier.ready:
             path = self._assign(flow, now)
             if path is None:
-                return None, stop
+                return None, _chunk(batch, start, inf)[0]
         else:
             self._assigned.move_to_end(flow)
         if len(self._paths) == 1:
-            return path.carrier, stop
-        size = sum(batch.sizes[start:stop])
-        estimate = path.estimate
+            return path.carrier, _chunk(batch, start, inf)[0]
+        due = path.delivery(now)
         limit = self._least_cost + self._slack
-        if path.delivery(now) + size / estimate.rate > limit:
-            path, limit = self._move(flow, path, now)
-            estimate = path.estimate
-            room = (limit - path.delivery(now)) * estimate.rate
-            while size > room and stop > start + 1:
-                stop -= 1
-                size -= batch.sizes[stop]
+        if due > limit:
+            path, due, limit = self._move(flow, path, due, now)
+        estimate = path.estimate
+        room = (limit - due) * estimate.rate if estimate.rate < inf else inf
+        stop, size = _chunk(batch, start, room)
         estimate.sent(stop - start, size, now)
         return path.carrier, stop
 
-    def _move(self, flow: int, path: _Path, now: float) -> tuple[_Path, float]:
-        """Return the flow's lane from now on, and until which delivery it is the best."""
-        best, least, second = path, inf, inf
+    def _move(self, flow: int, path: _Path, due: float, now: float) -> tuple[_Path, float, float]:
+        """Return the flow's lane from now on, when it delivers, and until when that will do."""
+        best, least, second = path, due, inf
         for candidate in self._usable:
+            if candidate is path:
+                continue
             delivery = candidate.delivery(now)
             if delivery < least:
                 best, least, second = candidate, delivery, least
             elif delivery < second:
                 second = delivery
-        if best is not path:
-            own = path.delivery(now)
-            if own <= least + self._slack:
-                return path, least + self._slack
-            path.flows -= 1
-            best.flows += 1
-            self._assigned[flow] = best
-        return best, second + self._slack
+        if best is path:
+            return path, due, second + self._slack
+        if due <= least + self._slack:
+            return path, due, least + self._slack
+        path.flows -= 1
+        best.flows += 1
+        self._assigned[flow] = best
+        return best, least, second + self._slack
 
     def _assign(self, flow: int, now: float) -> _Path | None:
         self._forget(flow)
@@ -237,6 +231,20 @@ class FlowSticky:
         self._least_cost = min((path.cost for path in paths), default=0.0)
         round_trip = min((path.estimate.round_trip for path in paths), default=0.0)
         self._slack = min(max(MIN_SLACK, round_trip / 8), MAX_SLACK)
+
+
+def _chunk(batch: Batch, start: int, room: float) -> tuple[int, int]:
+    """Return where the packets of one flow that fill `room` bytes end, and how many bytes it is."""
+    flows, sizes, count = batch.flows, batch.sizes, len(batch)
+    flow, size = flows[start], sizes[start]
+    rest = flows[start:count]
+    if rest.count(flow) == len(rest) and (whole := sum(sizes[start:count])) <= room:
+        return count, whole  # as nearly always, and without a step for each packet
+    stop = start + 1
+    while stop < count and flows[stop] == flow and size < room:
+        size += sizes[stop]
+        stop += 1
+    return stop, size
 
 
 def _measure(lane: Carrier, estimate: LaneEstimate, now: float) -> None:
