@@ -5,6 +5,7 @@ counts is how they relate.
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,10 +30,10 @@ MEGABIT = 125_000.0
 PAYLOAD_SHARE = 0.9
 """What TCP's payload is of the packets on a line: 1148 bytes of about 1275."""
 
-SLOW = Line(rate=2 * MEGABIT, delay=0.02, queue=0.06)
-FAST = Line(rate=8 * MEGABIT, delay=0.02, queue=0.06)
-NEAR = Line(rate=4 * MEGABIT, delay=0.01, queue=0.06)
-FAR = Line(rate=4 * MEGABIT, delay=0.06, queue=0.06)
+SLOW = Line(rate=2 * MEGABIT, delay=0.02, queue=0.1)
+FAST = Line(rate=8 * MEGABIT, delay=0.02, queue=0.1)
+NEAR = Line(rate=4 * MEGABIT, delay=0.01, queue=0.1)
+FAR = Line(rate=4 * MEGABIT, delay=0.06, queue=0.1)
 
 both_ways = pytest.mark.parametrize("way", ["up", "down"])
 
@@ -65,10 +66,21 @@ class Bench:
         return median(map(sum, windows))
 
 
+@contextmanager
+def first_in_line() -> Iterator[None]:
+    """Go before what else this computer does: it is not to be measured. Needs root, as all here."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, -15)
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, before)
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     require("turnserver")
-    with Internet(tmp_path, ADDRESSES) as internet, ExitStack() as programs:
+    with first_in_line(), Internet(tmp_path, ADDRESSES) as internet, ExitStack() as programs:
         walkthrough = Walkthrough(internet)
         programs.enter_context(walkthrough.coturn())
         programs.enter_context(walkthrough.tunnel_server())
