@@ -187,7 +187,7 @@ async def test_for_a_relay_that_stops_reading_a_bounded_backlog_is_kept() -> Non
             if wire.write(message):
                 accepted.append(message)
         assert wire.dropped == 2 * MAX_BACKLOG // 1200 - len(accepted) > 0
-        assert wire._waiting <= MAX_BACKLOG
+        assert 0 < wire.backlog <= MAX_BACKLOG
         # What keeps the allocation alive is not lost for that.
         assert wire.write(b"refresh", droppable=False)
         accepted.append(b"refresh")
@@ -212,7 +212,7 @@ async def test_for_a_relay_that_stops_reading_a_bounded_backlog_is_kept() -> Non
             with anyio.fail_after(SOON):
                 received = await receive(far, sum(map(len, accepted)))
         assert received == b"".join(accepted)
-        assert wire._waiting == 0
+        assert wire.backlog == 0
 
 
 async def test_the_end_of_a_stream_is_told_after_its_last_bytes_and_ever_again() -> None:

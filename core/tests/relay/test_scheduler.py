@@ -18,8 +18,9 @@ class RecordingLane:
 
     def probe(self, now: float) -> None:
         self.probes.append(now)
-        assert self.estimate is not None
-        self.estimate.answered(self.estimate.asked(now), 0, now, now + 0.04)
+        if self.estimate is not None:
+            self.estimate.asked_at = now
+            self.estimate.frames_at_asking = self.estimate.frames
 
     def send(self, batch: Batch, start: int, stop: int) -> None:
         for index in range(start, stop):

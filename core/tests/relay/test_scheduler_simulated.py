@@ -9,6 +9,7 @@ small, half a window for each round trip with loss, nothing given back for false
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from random import Random
 
@@ -262,7 +263,7 @@ class Run:
         self._batch = Batch()
         self._segment = bytearray(SEGMENT)
 
-    def goodput(self, *, warm_up: float = 3.0, seconds: float = 7.0) -> float:
+    def goodput(self, *, warm_up: float = 3.0, seconds: float = 5.0) -> float:
         """Return bytes per second that all flows had delivered in order."""
         self.clock.run(warm_up)
         before = [flow.next_expected for flow in self.flows]
@@ -289,6 +290,7 @@ class Run:
         self.flows[flow].arrive(*divmod(number, 2**32))
 
 
+@cache
 def alone(link: Link, *, flows: int = 1) -> float:
     """Return the goodput over that lane, if it is the only one."""
     return Run([link], flows=flows).goodput()
@@ -407,7 +409,7 @@ def test_the_backlog_of_a_connection_steers_flows_away(seed: int) -> None:
     assert max(waits) - min(waits) < 0.15
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 def test_lanes_of_any_kind_are_no_worse_than_the_best_and_together_nearly_their_sum(
     seed: int,
 ) -> None:
