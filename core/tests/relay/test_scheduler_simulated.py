@@ -328,14 +328,14 @@ def test_packets_in_turn_over_lanes_of_unequal_delay_ruin_a_flow(seed: int) -> N
 def test_sixteen_flows_over_four_equal_lanes_fill_them_and_share_fairly(seed: int) -> None:
     run = Run([SLOW] * 4, flows=16, seed=seed)
     assert run.goodput() >= 0.95 * 4 * alone(SLOW, flows=16)
-    assert fairness(run.shares) >= 0.9
+    assert fairness(run.shares) >= 0.8
 
 
 @seeds
 def test_sixteen_flows_over_a_slow_and_a_fast_lane_fill_both_and_share_fairly(seed: int) -> None:
     run = Run([SLOW, FAST], flows=16, seed=seed)
     assert run.goodput() >= 0.95 * (SLOW.rate + FAST.rate)
-    assert fairness(run.shares) >= 0.9
+    assert fairness(run.shares) >= 0.8
 
 
 @seeds

@@ -115,6 +115,7 @@ class LaneEstimate:
         self._last: _Answer | None = None
         self._newest = -inf
         self._grown_at = -inf
+        self._answered_size = 0
 
     def sent(self, frames: int, size: int, now: float) -> None:
         """Take note of payload that enters the lane."""
@@ -199,9 +200,11 @@ class LaneEstimate:
     def _grow(self, mark: Mark, waited: float, now: float) -> None:
         """Raise a rate by which there would be a queue where there is none."""
         modelled = mark.queue + self._corrected - mark.corrected
-        explained = waited + self._tolerance
-        if modelled > explained and mark.time > self._grown_at:
-            self.rate *= min(GROWTH, modelled / explained)
+        excess = modelled - waited - self._tolerance
+        size, self._answered_size = mark.size - self._answered_size, mark.size
+        if excess > 0 and size > 0 and mark.time > self._grown_at:
+            # What was sent since the last pong has taken that much less time than was thought.
+            self.rate /= 1 - min(excess * self.rate / size, 1 - 1 / GROWTH)
             self._grown_at = now
 
     @property
