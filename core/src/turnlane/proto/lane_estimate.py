@@ -21,6 +21,9 @@ QUEUE_BYTES: Final = 3000
 FULL_LOSS: Final = 0.1
 """The part of an interval's frames whose loss says by itself that the lane is full."""
 
+LEAST_RATE: Final = 1000.0
+"""Bytes per second below which no rate is believed: an interval of which nothing came tells none."""
+
 INTERVAL_FRAMES: Final = 8
 """Frames that must have been sent between two pings for their pongs to tell a rate."""
 
@@ -184,7 +187,7 @@ class LaneEstimate:
             return
         self._last = answer
         came = min((answer.received - last.received) & COUNTER_MASK, 2 * sent)
-        delivered = max(1.0, came * (mark.size - last.mark.size) / sent / took)
+        delivered = max(LEAST_RATE, came * (mark.size - last.mark.size) / sent / took)
         queued = max(self._tolerance, QUEUE_BYTES / delivered)
         if min(answer.waited, last.waited) > queued or came < (1 - FULL_LOSS) * sent:
             # The bottleneck has worked all the time: what came is what it can do.
