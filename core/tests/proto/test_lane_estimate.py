@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from turnlane.proto.lane_estimate import (
     GROWTH,
+    LEAST_RATE,
     MINIMUM_WINDOW,
     SILENCE,
     LaneEstimate,
@@ -149,6 +150,15 @@ def test_an_assumed_rate_gives_way_to_the_first_that_is_measured() -> None:
     lane.pong(first)
     lane.pong(second)
     assert lane.estimate.rate == pytest.approx(RATE)
+
+
+def test_a_lane_that_has_lost_everything_for_a_while_still_has_a_rate() -> None:
+    lane = Bottleneck(rate=1e9)
+    lane.measure()
+    lane.send(20)
+    lane._received -= 20
+    lane.measure()
+    assert lane.estimate.rate == LEAST_RATE
 
 
 def test_loss_without_a_queue_is_the_lanes_and_fades_when_nothing_tells_of_it() -> None:

@@ -22,7 +22,7 @@ FULL_LOSS: Final = 0.1
 """The part of an interval's frames whose loss says by itself that the lane is full."""
 
 LEAST_RATE: Final = 1000.0
-"""Bytes per second below which no rate is believed: an interval of which nothing came tells none."""
+"""Bytes per second that every lane has at least: where all was lost, that was not its rate."""
 
 INTERVAL_FRAMES: Final = 8
 """Frames that must have been sent between two pings for their pongs to tell a rate."""
