@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from turnlane.api import (
+    Batch,
     Credentials,
     RelayEndpoint,
     RelayTransport,
@@ -19,6 +20,7 @@ from turnlane.api import (
 from turnlane.net import relayed_path as module
 from turnlane.net.relay_wire import BrokenWireError
 from turnlane.net.relayed_path import MAX_ALTERNATES, PathSettings, RelayedPath, relayed_path
+from turnlane.proto.channel_data import encode, messages_untrusted
 from turnlane.proto.stun import MessageClass, Method, build, parse_untrusted
 from turnlane.proto.turn_client import TurnClient
 
@@ -34,6 +36,7 @@ class ScriptedWire:
     """A wire whose far end answers each message with what `answer` makes of it."""
 
     dropped = 0
+    backlog = 0
 
     def __init__(self, answer: Answer, *, reliable: bool = False) -> None:
         self.reliable = reliable
@@ -52,16 +55,28 @@ class ScriptedWire:
             self.arrive(answered)
         return True
 
+    def write_batch(self, batch: Batch) -> int:
+        return sum(self.write(bytes(message)) for message in batch)
+
     def arrive(self, data: bytes) -> None:
         self._waiting.append(data)
         self._something.set()
 
-    def read(self) -> list[bytes]:
+    def read(self, batch: Batch) -> int:
         if self.broken is not None:
             raise self.broken
         taken, self._waiting = self._waiting, []
         self._something = anyio.Event()
-        return taken
+        batch.clear()
+        for data in taken:
+            if not self.reliable:
+                batch.append(data)
+                continue
+            # What a stream holds is cut into messages by its wire.
+            starts, sizes, _ = messages_untrusted(data, 0, len(data), 1000)
+            for start, size in zip(starts, sizes, strict=True):
+                batch.append(data[start : start + size])
+        return batch.count
 
     async def wait(self) -> None:
         await self._something.wait()
@@ -104,7 +119,7 @@ def methods(wire: ScriptedWire) -> list[Method]:
 
 def path_on(wire: ScriptedWire, peer: tuple[str, int] = PEER) -> RelayedPath:
     client = TurnClient("user", "password", reliable=wire.reliable, random_bytes=token_bytes)
-    return RelayedPath(wire, client, peer)
+    return RelayedPath(wire, client, peer, Batch())
 
 
 async def test_an_allocation_that_was_refused_is_not_waited_for_on_the_way_out() -> None:
@@ -200,18 +215,65 @@ async def test_a_datagram_too_large_for_an_indication_is_dropped_and_counted() -
     assert path.send(bytes(1200))
 
 
-async def test_a_wait_that_is_hurried_ends_sooner_and_never_later() -> None:
-    path = path_on(ScriptedWire(lambda _: None))
-    path.hurry(0.0)  # nobody waits: nothing happens
-    for deadline in (None, anyio.current_time() + 60):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(path.wait, deadline)
-            await anyio.wait_all_tasks_blocked()
-            path.hurry(anyio.current_time() + 1000)
-            path.hurry(anyio.current_time())
-            with anyio.fail_after(5):
-                while path._scope is not None:
-                    await anyio.lowlevel.checkpoint()
+async def bound(wire: ScriptedWire) -> RelayedPath:
+    """Return a path on `wire` whose channel is bound."""
+    path = path_on(wire)
+    await path.allocate()
+    await path.permit()
+    while path.channel is None:
+        path.read(anyio.current_time())
+    return path
+
+
+async def test_a_path_that_is_set_up_carries_batches_as_they_are() -> None:
+    wire = ScriptedWire(grant)
+    path = await bound(wire)
+    assert path.channel is not None
+    batch, received = Batch(), Batch()
+    messages = [encode(path.channel, payload, padded=False) for payload in (b"one", b"")]
+    for message in messages:
+        batch.append(message)
+    wire.sent.clear()
+    assert path.send_messages(batch) == 2
+    assert wire.sent == messages
+    for message in messages:
+        wire.arrive(message)
+    assert path.read_messages(received) == 2
+    assert [bytes(message) for message in received] == messages
+    now = anyio.current_time()
+    assert [path.receive(bytes(message), now) for message in received] == [[b"one"], [b""]]
+    assert path.read_messages(received) == 0
+
+
+async def test_what_is_no_message_is_told_by_a_batch_of_messages_too() -> None:
+    wire = ScriptedWire(grant, reliable=True)
+    path = await bound(wire)
+    path.stage = Stage.FORWARDING_LOOP
+    assert path.padded
+    wire.arrive(b"\xff" * 40)
+    with pytest.raises(TransportError) as caught:
+        path.read_messages(Batch())
+    assert (caught.value.stage, caught.value.code) == (
+        Stage.FORWARDING_LOOP,
+        "turn_no_usable_answer",
+    )
+
+
+async def test_an_allocation_that_the_relay_has_lost_is_told_by_its_message() -> None:
+    wire = ScriptedWire(grant)
+    path = await bound(wire)
+    wire._answer = error(437)
+    path.stage = Stage.FORWARDING_LOOP
+    path._client.handle_timer(anyio.current_time() + 3600)
+    path.flush()
+    received = Batch()
+    assert path.read_messages(received) > 0
+    with pytest.raises(TransportError) as caught:
+        path.receive(bytes(received.packet(0)), anyio.current_time() + 3600)
+    assert (caught.value.stage, caught.value.code) == (
+        Stage.FORWARDING_LOOP,
+        "turn_allocation_mismatch",
+    )
 
 
 # Dialling, redirection and release.
@@ -243,7 +305,7 @@ async def test_a_relay_that_sends_elsewhere_is_followed(monkeypatch: pytest.Monk
     away = error(300, **{"ALTERNATE-SERVER": ("192.0.2.7", 3479)})
     dialled = Dialled(monkeypatch, away, grant)
     stages: list[Stage] = []
-    async with relayed_path(settings(RelayTransport.TLS), stages.append) as path:
+    async with relayed_path(settings(RelayTransport.TLS), stages.append, Batch()) as path:
         assert path.relayed == RELAYED
     first, second = dialled.endpoints
     assert (second.host, second.port, second.transport) == ("192.0.2.7", 3479, first.transport)
@@ -263,7 +325,7 @@ async def test_the_name_that_an_alternate_server_is_said_to_have_is_verified(
 ) -> None:
     away = error(300, **{"ALTERNATE-SERVER": ("192.0.2.7", 3479), "ALTERNATE-DOMAIN": "b.example"})
     dialled = Dialled(monkeypatch, away, grant)
-    async with relayed_path(settings(RelayTransport.TLS), lambda _: None):
+    async with relayed_path(settings(RelayTransport.TLS), lambda _: None, Batch()):
         pass
     assert dialled.endpoints[1].server_name == "b.example"
 
@@ -273,7 +335,7 @@ async def test_relays_that_send_to_each_other_are_not_followed_for_ever(
 ) -> None:
     dialled = Dialled(monkeypatch, error(300, **{"ALTERNATE-SERVER": ("192.0.2.7", 3479)}))
     with pytest.raises(TransportError) as caught:
-        async with relayed_path(settings(), lambda _: None):
+        async with relayed_path(settings(), lambda _: None, Batch()):
             raise AssertionError("there is no allocation")
     assert (caught.value.stage, caught.value.code) == (
         Stage.TURN_ALLOCATE,
@@ -288,7 +350,7 @@ async def test_what_its_user_raises_passes_and_the_allocation_is_given_back(
 ) -> None:
     dialled = Dialled(monkeypatch, grant)
     with pytest.raises(ZeroDivisionError):
-        async with relayed_path(settings(), lambda _: None):
+        async with relayed_path(settings(), lambda _: None, Batch()):
             raise ZeroDivisionError
     (wire,) = dialled.wires
     assert methods(wire)[-1] is Method.REFRESH
@@ -305,7 +367,7 @@ async def test_a_cancelled_user_waits_for_a_silent_relay_within_a_bound(
 
     dialled = Dialled(monkeypatch, answer)
     with anyio.fail_after(module.RELEASE_TIMEOUT + 1), anyio.CancelScope() as scope:
-        async with relayed_path(settings(), lambda _: None):
+        async with relayed_path(settings(), lambda _: None, Batch()):
             silent = True
             scope.cancel()
             await anyio.sleep_forever()
@@ -324,7 +386,7 @@ async def test_a_peer_that_the_relay_forbids_ends_the_path_and_gives_the_allocat
 
     dialled = Dialled(monkeypatch, answer)
     with pytest.raises(TransportError) as caught:
-        async with relayed_path(settings(), lambda _: None):
+        async with relayed_path(settings(), lambda _: None, Batch()):
             raise AssertionError("there is no way to the peer")
     assert (caught.value.stage, caught.value.code) == (Stage.PEER_SETUP, "turn_forbidden")
     assert methods(dialled.wires[0])[-1] is Method.REFRESH
@@ -381,7 +443,7 @@ async def test_a_peer_of_another_family_than_the_allocation_is_told_as_that(
 
     Dialled(monkeypatch, answer)
     with pytest.raises(TransportError) as caught:
-        async with relayed_path(settings(), lambda _: None):
+        async with relayed_path(settings(), lambda _: None, Batch()):
             raise AssertionError("there is no way to the peer")
     told = (caught.value.stage, caught.value.code)
     assert told == (Stage.PEER_SETUP, "turn_peer_family_mismatch")
@@ -393,7 +455,7 @@ async def test_a_peer_whose_name_has_no_address_is_found_before_the_relay_is_dia
     dialled = Dialled(monkeypatch, grant)
     unknown = replace(settings(), peer_host="no-such-host.invalid")
     with pytest.raises(TransportError) as caught:
-        async with relayed_path(unknown, lambda _: None):
+        async with relayed_path(unknown, lambda _: None, Batch()):
             raise AssertionError("there is no way to the peer")
     assert (caught.value.stage, caught.value.code) == (Stage.PEER_SETUP, "peer_name_unresolved")
     assert "no-such-host.invalid" in caught.value.message

@@ -35,7 +35,7 @@ u32 = st.integers(0, 2**32 - 1)
 flows = st.integers(0, MAX_FLOW)
 encodable = st.one_of(
     st.builds(Ping, u32, u32),
-    st.builds(Pong, u32, u32),
+    st.builds(Pong, u32, u32, st.none() | st.integers(0, 2**64 - 1)),
     st.builds(Drain, u32),
     st.builds(Bye, st.integers(0, 2**16 - 1)),
     st.builds(Datagram, flows, st.binary(max_size=64).map(memoryview)),
@@ -51,6 +51,7 @@ def test_the_bytes_are_those_of_the_vectors() -> None:
         "datagram_flow_0_empty": "10000000",
         "ping_1_sent_258": control(1, struct.pack(">II", 1, 258)),
         "pong_1_received_257": control(2, struct.pack(">II", 1, 257)),
+        "pong_1_received_257_at_2_s": control(2, struct.pack(">IIQ", 1, 257, 2_000_000)),
         "drain_30000_ms": control(3, struct.pack(">I", 30_000)),
         "bye_session_closed": control(4, struct.pack(">H", 2)),
     } == VECTORS
@@ -63,6 +64,7 @@ def test_the_bytes_are_those_of_the_vectors() -> None:
         ("datagram_flow_0_empty", Datagram(0, memoryview(b""))),
         ("ping_1_sent_258", Ping(1, 258)),
         ("pong_1_received_257", Pong(1, 257)),
+        ("pong_1_received_257_at_2_s", Pong(1, 257, 2_000_000)),
         ("drain_30000_ms", Drain(30_000)),
         ("bye_session_closed", Bye(ByeCode.SESSION_CLOSED)),
     ],

@@ -70,6 +70,8 @@ Step = Callable[["ScriptedLane", Callable[[], None]], Awaitable[NoReturn]]
 class ScriptedLane:
     """A lane that does what the script of its index says, once for each start."""
 
+    estimate = None
+    backlog = 0
     scripts: ClassVar[dict[int, list[Step]]] = {}
     started: ClassVar[list["ScriptedLane"]] = []
     alive: ClassVar[int] = 0

@@ -14,7 +14,7 @@ import pytest
 
 from turnlane.api import TunnelRequest
 from turnlane.testing import tunnel_checks
-from turnlane.testing.provider_bench import NotJudgedError
+from turnlane.testing.findings import NotJudgedError
 from turnlane.testing.tunnel_bench import (
     WaitedError,
     ip_packet,

@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from turnlane.api.batch import Batch
 from turnlane.proto.frames import HEADER_SIZE, ByeCode, datagram_flow, datagram_header
 from turnlane.proto.hello import Hello
+from turnlane.proto.lane_estimate import LaneEstimate
 from turnlane.proto.lane_events import ServerEvent
 from turnlane.proto.lane_server import LaneServer
 from turnlane.relay.server_session import ServerSession
@@ -19,12 +20,11 @@ class PeerLane(ABC):
     joined in this process, as lane `index`.
     """
 
-    def __init__(self, key: Hashable, name: str, now: float) -> None:
+    def __init__(self, key: Hashable, name: str) -> None:
         self.key = key
         self.name = name
         self.session: ServerSession | None = None
         self.index = 0
-        self.last_heard = now
 
     @property
     def confirmed(self) -> bool:
@@ -75,7 +75,7 @@ class SessionLane(PeerLane):
     def __init__(
         self, key: Hashable, name: str, protocol: LaneServer, workspace: Workspace, now: float
     ) -> None:
-        super().__init__(key, name, now)
+        super().__init__(key, name)
         self._workspace = workspace
         self._protocol = protocol
         self._protocol.start(now)
@@ -89,9 +89,30 @@ class SessionLane(PeerLane):
         """Whether the client is known to have been let in: before that it drops payload."""
         return self._protocol.confirmed
 
+    @property
+    def ready(self) -> bool:
+        """Whether payload may be sent to the client now."""
+        return self.session is not None and self._protocol.confirmed
+
+    @property
+    def estimate(self) -> LaneEstimate | None:
+        """What is known of the way to the client; None before the lane is established."""
+        health = self._protocol.health
+        return None if health is None else health.estimate
+
+    @property
+    def backlog(self) -> int:
+        """Nothing waits here: the relay sends datagrams."""
+        return 0
+
+    def probe(self, now: float) -> None:
+        """Ping the client to measure the way there."""
+        if self._protocol.health is not None:
+            self._protocol.health.probe(now)
+            self.flush()
+
     def carry(self, batch: Batch, now: float) -> None:
         """Take payload of the client: it goes upstream once the lane has joined a session."""
-        self.last_heard = now
         session, health = self.session, self._protocol.health
         if session is None or health is None:
             for index in range(batch.count):
@@ -104,7 +125,6 @@ class SessionLane(PeerLane):
 
     def receive(self, records: list[bytes], now: float) -> None:
         """Take records that are something else, or came in unusual company."""
-        self.last_heard = now
         opened = self._workspace.opened
         for record in records:
             flow = datagram_flow(record) if self.session is not None else -1

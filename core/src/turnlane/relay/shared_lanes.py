@@ -59,7 +59,7 @@ class HeldLane(PeerLane):
     def __init__(
         self, lane: ServerLane, link: LaneLink, port: ServerPort, workspace: Workspace
     ) -> None:
-        super().__init__(lane.key, lane.name, lane.last_heard)
+        super().__init__(lane.key, lane.name)
         self.number = link.new_lane()
         self.link = link
         self._lane = lane

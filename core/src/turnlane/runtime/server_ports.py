@@ -74,7 +74,7 @@ class ServerPorts:
         self._egress = egress
         self._observer = observer
         self._make_peers = make_peers
-        self._listeners: list[Listener] = []
+        self.listeners: list[Listener] = []
         self._error: TurnlaneError | None = None
 
     async def run(
@@ -90,7 +90,6 @@ class ServerPorts:
         Cancelled, it says bye at once. Raises `TransportError` when a socket breaks.
         """
         profile = self._profile
-        self.workspace.enter_loop()
         async with anyio.create_task_group() as tasks:
             dtls = self._dtls(MAX_ASSOCIATIONS)
             self.peers = self._make_peers(
@@ -141,7 +140,7 @@ class ServerPorts:
         `DtlsServerStatistics`.
         """
         counters: Counter[str] = Counter()
-        for listener in self._listeners:
+        for listener in self.listeners:
             counters["dropped"] += listener.socket.dropped
             counters.update(asdict(listener.dtls.statistics))
         return {name: count for name, count in counters.items() if count}
@@ -159,7 +158,7 @@ class ServerPorts:
         self, socket: ListeningUdpSocket, dtls: DtlsServer, handler: PeerHandler, tasks: TaskGroup
     ) -> None:
         listener = Listener(socket, dtls, handler, self._observer, self.workspace)
-        self._listeners.append(listener)
+        self.listeners.append(listener)
         tasks.start_soon(self._run_listener, listener, tasks.cancel_scope)
 
     async def _run_listener(self, listener: Listener, scope: anyio.CancelScope) -> None:
@@ -173,7 +172,7 @@ class ServerPorts:
         while True:
             await anyio.sleep(TICK)
             now = anyio.current_time()
-            for listener in self._listeners:
+            for listener in self.listeners:
                 listener.tick(now)
             if self.peers is not None:
                 self.peers.tick(now)
@@ -192,6 +191,6 @@ class ServerPorts:
         peers.close(now)
         if self.legacy_peers is not None:
             self.legacy_peers.close(now)
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.dtls.close()
             listener.flush()

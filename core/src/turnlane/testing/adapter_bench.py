@@ -22,7 +22,7 @@ from turnlane.net.adapter_context import SocketContext
 from turnlane.plugins.manager import PluginManager
 from turnlane.runtime.adapters import adapter_settings
 from turnlane.testing.adapter_peers import LOOPBACK, free_port
-from turnlane.testing.provider_bench import CheckFailedError, NotJudgedError, fail
+from turnlane.testing.findings import CheckFailedError, NotJudgedError, fail, takes
 
 Talk = Callable[[ByteStream, StreamDestination], Awaitable[None]]
 
@@ -104,14 +104,14 @@ class Bench:
                 self.plugins.load_settings(descriptor.settings)
         except UnavailableError as error:
             return error.message
-        if not _takes(implementation, 3):
+        if not takes(implementation, 3):
             return "the class is not made with the context, the address and the settings"
         methods = {"open": 1} if self.ingress else {"prepare": 1, "connect": 2}
         for name, count in methods.items():
             method = getattr(implementation, name)
             if not inspect.iscoroutinefunction(method):
                 return f"{name} is not an `async def` method"
-            if not _takes(method, count):
+            if not takes(method, count):
                 return f"{name} does not take what the contract gives it"
         return None
 
@@ -180,11 +180,3 @@ def told(error: BaseException) -> str:
     """Say in a few words what was raised; nothing of it is secret."""
     code = f" with the code {error.code!r}" if isinstance(error, TurnlaneError) else ""
     return f"{type(error).__name__}{code}"
-
-
-def _takes(function: Callable[..., Any], count: int) -> bool:
-    try:
-        inspect.signature(function).bind(*range(count))
-    except TypeError:
-        return False
-    return True

@@ -41,9 +41,9 @@ from turnlane.testing.adapter_ends import (
 )
 from turnlane.testing.adapter_peers import silent_address
 from turnlane.testing.cancellation import CancelAt
+from turnlane.testing.findings import CheckFailedError, NotJudgedError, fail, require
 from turnlane.testing.leftovers import Holdings, aged, left_since, watched
 from turnlane.testing.observation import observed
-from turnlane.testing.provider_bench import CheckFailedError, NotJudgedError, fail, require
 
 Check = Callable[[AdapterCase], Awaitable[None]]
 

@@ -20,8 +20,8 @@ from turnlane.api import (
 )
 from turnlane.testing.adapter_bench import AdapterCase, Bench, calling
 from turnlane.testing.adapter_peers import Address, TcpPeer, TcpUpstream, UdpPeer
+from turnlane.testing.findings import NotJudgedError, fail
 from turnlane.testing.leftovers import SETTLING
-from turnlane.testing.provider_bench import NotJudgedError, fail
 
 ASKED = StreamDestination("upstream.example", 443)
 """What the kit's application asks an ingress for; nothing dials it."""

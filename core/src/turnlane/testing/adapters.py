@@ -15,9 +15,8 @@ in `turnlane.testing.adapter_checks`. Only `AdapterConformance` needs pytest.
 from typing import TYPE_CHECKING, Any
 
 from turnlane.testing.adapter_bench import AdapterCase
-from turnlane.testing.adapter_checks import CHECKS, Check, name_of
-from turnlane.testing.provider_bench import CheckFailedError, NotJudgedError
-from turnlane.testing.providers import Finding
+from turnlane.testing.adapter_checks import CHECKS
+from turnlane.testing.findings import Finding, findings
 
 if TYPE_CHECKING:
     from turnlane.testing.adapter_pytest import AdapterConformance
@@ -27,21 +26,7 @@ __all__ = ["AdapterCase", "AdapterConformance", "Finding", "run_checks"]
 
 async def run_checks(case: AdapterCase) -> list[Finding]:
     """Run all checks on the backend that is running; return a finding of each, in order."""
-    return [await _find(check, case) for check in CHECKS]
-
-
-async def _find(check: Check, case: AdapterCase) -> Finding:
-    name = name_of(check)
-    try:
-        await check(case)
-    except CheckFailedError as error:
-        return Finding(name, False, str(error))
-    except NotJudgedError as error:
-        return Finding(name, True, str(error), judged=False)
-    except Exception as error:
-        # Neither the kit's nor an expected fault of an adapter; its text may hold anything.
-        return Finding(name, False, f"the check ended with an unexpected {type(error).__name__}")
-    return Finding(name, True)
+    return await findings(CHECKS, case)
 
 
 def __getattr__(name: str) -> Any:

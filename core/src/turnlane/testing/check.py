@@ -41,9 +41,9 @@ from turnlane.telemetry.redaction import MIN_LENGTH
 from turnlane.testing import adapter_bench, adapter_checks, provider_checks, tunnel_checks
 from turnlane.testing.adapter_bench import AdapterCase
 from turnlane.testing.adapter_ends import closing_end, end_of
-from turnlane.testing.findings import Finding, findings
+from turnlane.testing.findings import Finding, NotJudgedError, findings
 from turnlane.testing.offline import offline
-from turnlane.testing.provider_bench import CRASHED, NotJudgedError, ProviderCase, bench
+from turnlane.testing.provider_bench import CRASHED, ProviderCase, bench
 from turnlane.testing.tunnel_bench import TunnelCase
 
 Case = ProviderCase | AdapterCase | TunnelCase

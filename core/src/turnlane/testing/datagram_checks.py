@@ -10,7 +10,7 @@ from turnlane.api.batch import HEADROOM
 from turnlane.testing.adapter_bench import AdapterCase, calling, needing
 from turnlane.testing.adapter_ends import Wire, opened_datagrams
 from turnlane.testing.adapter_peers import UdpPeer
-from turnlane.testing.provider_bench import require
+from turnlane.testing.findings import require
 
 FLOOD = 100
 """Batches of 32 datagrams of 1200 bytes, more than the system keeps for who does not read."""
