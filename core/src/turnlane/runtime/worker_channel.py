@@ -229,8 +229,10 @@ class Channel:
     async def run(self) -> None:
         """Send what waits whenever there is room, until cancelled or closed."""
         with suppress(anyio.ClosedResourceError):
-            while not self._closed:
+            while True:
                 await self._more.wait()
+                if self._closed:
+                    return
                 await anyio.wait_writable(self._socket)
                 if self.flush():
                     self._more = anyio.Event()
@@ -249,7 +251,7 @@ class Channel:
         while not self._closed:
             try:
                 data, descriptors, _, _ = socket.recv_fds(
-                    self._socket, MAX_MESSAGE, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+                    self._socket, MAX_MESSAGE, MAX_DESCRIPTORS
                 )
             except (BlockingIOError, InterruptedError):
                 with suppress(anyio.ClosedResourceError):
@@ -259,7 +261,10 @@ class Channel:
                 break
             if not data:
                 break
-            return kind(data), [socket.socket(fileno=each) for each in descriptors]
+            sockets = [socket.socket(fileno=each) for each in descriptors]
+            for received in sockets:
+                received.set_inheritable(False)  # recv_fds does not take the flag for that
+            return kind(data), sockets
         raise anyio.EndOfStream
 
     def close(self) -> None:
