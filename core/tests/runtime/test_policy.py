@@ -158,6 +158,8 @@ def test_a_sound_client_passes(changes: dict[str, Any]) -> None:
         ({"listen": "[::1"}, "invalid_listen"),
         ({"legacy_listen": "x"}, "invalid_legacy_listen"),
         ({"max_sessions": 0}, "invalid_max_sessions"),
+        ({"workers": 0}, "invalid_workers"),
+        ({"workers": 65}, "invalid_workers"),
         ({"idle_timeout": 0.0}, "invalid_idle_timeout"),
         ({"handshake_timeout": -1.0}, "invalid_handshake_timeout"),
         ({"egress": "chooser", "legacy_listen": "127.0.0.1:1"}, "legacy_with_client_choice"),
