@@ -209,6 +209,22 @@ async def test_a_hello_that_is_repeated_is_asked_about_once(open_shared_ports: A
         assert client.secret is not None
 
 
+async def test_an_answer_that_never_comes_leaves_nothing_behind(open_shared_ports: Any) -> None:
+    async with open_shared_ports() as shared:
+        port, census = shared.ports[0], shared.census[0]
+        census.held = []
+        port.client().handshake().greet(ONE)
+        port.tick(5.1)
+        assert port.told.refused == [(Stage.SESSION_HELLO, "hello_timeout")]
+        late = port.client().handshake().greet(ONE)  # from the same address
+        first, second = census.held
+        first()
+        assert late.events == []
+        second()
+        late.settle()
+        assert late.secret is not None
+
+
 async def test_a_claim_whose_client_is_gone_is_given_back(open_shared_ports: Any) -> None:
     async with open_shared_ports() as shared:
         census = shared.census[0]

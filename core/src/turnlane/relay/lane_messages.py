@@ -28,12 +28,14 @@ MAX_MESSAGE: Final = HEADER.size + MAX_BYTES + 6 * MAX_COUNT
 
 _MAX_LANE: Final = 0xFFFF_FFFF
 
+_JOIN_RECORDS: Final = 3
+
 
 class Kind(IntEnum):
     """What a message is about."""
 
     JOIN = 1
-    """To the owner: a lane with its hello (`JoinRequest`)."""
+    """To the owner: a lane; the records are its exporter, the client's address, its hello."""
     CARRIED = 2
     """To the owner: payload that came from the client."""
     RECEIVED = 3
@@ -119,6 +121,8 @@ def decode(batch: Batch, size: int) -> Message:
     starts = list(accumulate(sizes, initial=HEADER.size))
     if starts.pop() != tail:
         raise LaneMessageError("the sizes are wrong")
+    if kind is Kind.JOIN and count != _JOIN_RECORDS:
+        raise LaneMessageError("what joins has three records")
     if not has_payload:
         view = batch.view
         records = (bytes(view[at : at + n]) for at, n in zip(starts, sizes, strict=True))

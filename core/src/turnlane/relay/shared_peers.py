@@ -93,7 +93,7 @@ class SharedPeers(SessionPeers):
         self._census = census
         self._links: dict[int, LaneLink] = {}
         self._held: dict[tuple[LaneLink, int], HeldLane] = {}
-        self._asking: set[Hashable] = set()
+        self._asking: dict[Hashable, PeerLane] = {}
         self._verdict: Owner | None = None
         self._deserted: tuple[bytes, ...] = ()
 
@@ -208,15 +208,15 @@ class SharedPeers(SessionPeers):
 
     def received(self, key: Hashable, records: list[bytes], now: float) -> None:
         """Pass records to their lane; a hello waits until it is known whose session it is for."""
-        if key in self._asking:
-            return  # the client says its hello again until it is answered
         lane = self.lanes.get(key)
+        if lane is not None and self._asking.get(key) is lane:
+            return  # the client says its hello again until it is answered
         hello = lane.greeting(records[0]) if isinstance(lane, ServerLane) else None
         if lane is None or hello is None:
             super().received(key, records, now)
             return
         new = HelloFlag.SESSION_PROOF not in hello.flags
-        self._asking.add(key)
+        self._asking[key] = lane
         self._census.claim(
             hello.session_id,
             new=new,
@@ -225,7 +225,7 @@ class SharedPeers(SessionPeers):
 
     def _decide(self, lane: PeerLane, hello: Hello, owner: Owner) -> None:
         """Take a lane in, or pass it on, now that the owner of its session is known."""
-        self._asking.discard(lane.key)
+        self._ask_no_more(lane)
         now = self._workspace.clock()
         waits = self.lanes.get(lane.key) is lane and lane.greeting(hello.raw) is not None
         link = self._links.get(owner) if isinstance(owner, int) else None
@@ -246,6 +246,11 @@ class SharedPeers(SessionPeers):
         held.join(lane.association.export(EXPORTER_LABEL, EXPORTER_SIZE), hello.raw)
 
     def _lose(self, lane: PeerLane, reason: str, now: float, *, tell: ByeCode | None) -> None:
+        self._ask_no_more(lane)
         if isinstance(lane, HeldLane):
             self._held.pop((lane.link, lane.number), None)
         super()._lose(lane, reason, now, tell=tell)
+
+    def _ask_no_more(self, lane: PeerLane) -> None:
+        if self._asking.get(lane.key) is lane:
+            del self._asking[lane.key]
