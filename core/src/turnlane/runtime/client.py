@@ -17,7 +17,7 @@ from turnlane.api import (
     TurnlaneError,
 )
 from turnlane.net.relayed_path import PathSettings
-from turnlane.net.udp import BatchSocket, pump
+from turnlane.net.udp import pump
 from turnlane.proto.hello import token_key
 from turnlane.proto.lane_estimate import LaneEstimate
 from turnlane.relay.lane import Lane, LanePlan, Security
@@ -188,14 +188,12 @@ class ClientSession:
         scheduler: Scheduler = RoundRobin(lanes) if round_robin else FlowSticky(lanes)
 
         workspace = self._workspace
-        # A plugin's own socket may wait between filling a batch and returning it.
-        received = workspace.received if isinstance(socket, BatchSocket) else Batch()
 
         def carry(batch: Batch) -> None:
             self.unsent += dispatch(scheduler, batch, workspace.clock())
 
         try:
-            await pump(socket, received, carry)
+            await pump(socket, workspace.received, carry)
         except TurnlaneError as error:
             self._fail(error)
 
