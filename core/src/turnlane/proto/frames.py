@@ -43,6 +43,8 @@ class ControlType(IntEnum):
     PONG = 2
     DRAIN = 3
     BYE = 4
+    PROBE = 5
+    PROBE_ANSWER = 6
 
 
 class ByeCode(IntEnum):
@@ -127,6 +129,40 @@ class Bye:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """Asks whether a record of `size` bytes arrives; filled up with zeros.
+
+    `max_datagram` is the largest datagram that the sender sends as things stand, `searching` says
+    that it is still looking for the largest that arrives.
+    """
+
+    sequence: int
+    max_datagram: int
+    searching: bool
+    size: int
+
+    def encode(self) -> bytes:
+        """Return the record; raises `ValueError` for a size that it does not fit."""
+        fields = _PROBE.pack(self.sequence, self.max_datagram, self.searching)
+        padding = self.size - MIN_PROBE
+        if padding < 0:
+            raise ValueError(f"a probe has {MIN_PROBE} bytes at least")
+        return _control(ControlType.PROBE, fields + bytes(padding))
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeAnswer:
+    """Says that the probe of that sequence number has arrived, a record of `size` bytes."""
+
+    sequence: int
+    size: int
+
+    def encode(self) -> bytes:
+        """Return the record."""
+        return _control(ControlType.PROBE_ANSWER, _PROBE_ANSWER.pack(self.sequence, self.size))
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownFrame:
     """A kind, or a type of control frame, that this version does not know: ignored and counted."""
 
@@ -134,7 +170,7 @@ class UnknownFrame:
     control_type: int | None = None
 
 
-Frame = Datagram | Ping | Pong | Drain | Bye | UnknownFrame
+Frame = Datagram | Ping | Pong | Drain | Bye | Probe | ProbeAnswer | UnknownFrame
 
 _HEADER = struct.Struct(">I")
 header_word = _HEADER.unpack_from
@@ -144,6 +180,11 @@ _CONTROL_HEADER = struct.Struct(">BBH")
 _TWO_COUNTERS = struct.Struct(">II")
 _MILLISECONDS = struct.Struct(">I")
 _CODE = struct.Struct(">H")
+_PROBE = struct.Struct(">IHB")
+_PROBE_ANSWER = struct.Struct(">IH")
+
+MIN_PROBE: Final = _CONTROL_HEADER.size + _PROBE.size
+"""Bytes of the smallest probe."""
 
 _DATAGRAM_WORD = FrameKind.DATAGRAM << 24
 
@@ -218,6 +259,11 @@ def _parse_control_untrusted(view: memoryview) -> Frame:
                 return Drain(*_MILLISECONDS.unpack_from(body))
             case ControlType.BYE:
                 return Bye(*_CODE.unpack_from(body))
+            case ControlType.PROBE:
+                sequence, max_datagram, flags = _PROBE.unpack_from(body)
+                return Probe(sequence, max_datagram, bool(flags & 1), len(view))
+            case ControlType.PROBE_ANSWER:
+                return ProbeAnswer(*_PROBE_ANSWER.unpack_from(body))
     except struct.error:
         raise SessionProtocolError("a control frame that is too short for its type") from None
     return UnknownFrame(kind, control_type)
