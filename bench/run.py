@@ -1,166 +1,239 @@
-"""The benchmark: `make bench`. Prints Markdown and writes the numbers to bench/results/ as JSON.
+"""The developer's benchmark: `make bench`, with options `make bench ARGS=--quick`.
 
 Absolute times say something about the machine and the hour. What can be compared between runs are
 ratios of things measured next to each other, so that is how everything here is measured: rounds in
 which the parts follow each other, and the median over the rounds. Nothing here passes or fails.
+docs/benchmarks.md says what each figure means.
 """
 
 import argparse
-import json
-import os
-import platform
-import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from statistics import median
-from typing import Any
+from tempfile import TemporaryDirectory
 
+from association import datagrams_per_second
 from floor import Floor
-from report import markdown
+from native import compiled
 from startup import alternating
-from tunnel import PARTS, WINDOW, Load, Tunnel, round_trips, running
+from targets import judged, target_table
+
+from turnlane_lab.bench import report
+from turnlane_lab.bench.endings import unwinding_signals
+from turnlane_lab.bench.figures import Figures
+from turnlane_lab.bench.measures import carry, saturating, steady, trips
+from turnlane_lab.bench.plan import (
+    ONE_WAY,
+    WAYS,
+    Plan,
+    measure_goodput,
+    measure_limits,
+    measure_loaded,
+    measure_saturation,
+    measure_tunnel,
+)
+from turnlane_lab.bench.plot import plot
+from turnlane_lab.bench.processes import nothing_left
+from turnlane_lab.bench.routes import PYTHON_PEER, RelayKind, RunningRelay, Site, coturn
 
 RESULTS = Path(__file__).with_name("results")
-SIZE = 1000
-STARTS = 7
+MATRIX = tuple((lanes, size) for lanes in (1, 4, 16) for size in ("200", "1200", "mixed"))
+QUICK_MATRIX = ((1, "200"), (1, "mixed"), (4, "1200"), (16, "1200"))
+Cells = Sequence[tuple[int, str]]
+"""Numbers of lanes with the size of datagrams."""
 
-
-@dataclass
-class Measured:
-    """What was measured of one tunnel, round by round."""
-
-    loads: list[Load] = field(default_factory=list)
-    ratios: list[float] = field(default_factory=list)
-    trips: list[float] = field(default_factory=list)
-    direct: list[float] = field(default_factory=list)
-
-    def take(self, tunnel: Tunnel, count: int, encrypt_us: float) -> None:
-        """Measure one round: a load, datagrams one at a time, and some without the tunnel."""
-        load = tunnel.carry(count, SIZE)
-        self.loads.append(load)
-        self.ratios.append(one_way(load) / encrypt_us)
-        self.trips += round_trips(tunnel.listen, count // 10, SIZE)
-        self.direct += round_trips(tunnel.echo, count // 10, SIZE)
-
-    def told(self) -> dict[str, Any]:
-        """Return it as data."""
-        loads = self.loads
-        parts = [part for part in PARTS if part in loads[0].cpu]
-        return {
-            "round_trips_per_second": [round(one.returned / one.seconds) for one in loads],
-            "lost": sum(one.lost for one in loads),
-            "cpu_us_there_and_back": {
-                part: [round(cpu_us(one, part), 2) for one in loads] for part in parts
-            },
-            "cpu_us_one_way": [round(one_way(one), 2) for one in loads],
-            "ratio_to_encrypt": [round(one, 2) for one in self.ratios],
-            "idle_ms": percentiles(self.trips),
-            "direct_ms": percentiles(self.direct),
-        }
+PORTABLE = {"TURNLANE_DATAPLANE": "portable"}
 
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, print and write."""
     options = parse(arguments)
-    relays = ["lab", "coturn"] if shutil.which("turnserver") else ["lab"]
-    found: dict[str, Any] = {
-        "at": datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"),
-        "settings": {"rounds": options.rounds, "datagrams": options.count, "bytes": SIZE},
-        "machine": machine(),
-    }
-    progress(f"{options.rounds} rounds of {options.count} datagrams through {' and '.join(relays)}")
-    found |= tunnels(relays, options.rounds, options.count)
-    progress(f"{STARTS} starts of the command line")
-    found["startup"] = startup()
-    sys.stdout.write(markdown(found) + "\n")
-    progress(f"the numbers are in {write(found)}")
+    plan = Plan(options.seconds, options.trips, tell=progress)
+    kind: RelayKind = options.relay or ("coturn" if coturn() else "lab")
+    cells = () if options.no_matrix else QUICK_MATRIX if options.quick else MATRIX
+    about, figures, matrix = report.machine(), Figures(), Figures()
+    with (
+        unwinding_signals(),
+        TemporaryDirectory(prefix="turnlane-bench-") as folder,
+        nothing_left(),
+    ):
+        peer = None if options.python else compiled("peer", Path(folder))
+        site = Site(Path(folder), [peer] if peer else PYTHON_PEER)
+        forward = compiled("forward", Path(folder))
+        with site.relay(kind) as relay:
+            for number in range(options.rounds):
+                progress(f"round {number + 1} of {options.rounds}, through {kind}")
+                measure_round(site, relay, plan, figures, forward)
+            measure_matrix(site, relay, plan, matrix, cells)
+        how = report.settings(
+            relay=kind,
+            rounds=options.rounds,
+            seconds=options.seconds,
+            size=plan.size,
+            lanes=plan.lanes,
+            peer="C" if peer else "Python",
+            receive_buffer=site.buffers[0],
+            send_buffer=site.buffers[1],
+        )
+    text, document = told(figures, matrix, cells, about, how)
+    write(options.output_dir, text, document, plot(figures))
     return 0
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the options."""
     parser = argparse.ArgumentParser(description="Measure Turnlane on this machine.")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds, whose median counts")
-    parser.add_argument("--count", type=int, default=5000, help="datagrams in each round")
+    parser.add_argument("--quick", action="store_true", help="one round, in about two minutes")
+    parser.add_argument("--rounds", type=int, help="rounds, whose median counts (default 5)")
+    parser.add_argument("--seconds", type=float, help="of each single load (default 0.6)")
+    parser.add_argument("--trips", type=int, help="round trips of each round (default 10000)")
+    parser.add_argument("--relay", choices=("coturn", "lab"), help="coturn where it is installed")
+    parser.add_argument("--no-matrix", action="store_true", help="only one lane of 1200 bytes")
+    parser.add_argument("--python", action="store_true", help="generator and sink in Python")
+    parser.add_argument("--output-dir", type=Path, default=RESULTS, help="for what is written")
     options = parser.parse_args(arguments)
-    if options.rounds < 1 or options.count < 100:
-        parser.error("at least 1 round of 100 datagrams")
+    defaults = (1, 0.25, 3000) if options.quick else (5, 0.6, 10_000)
+    for name, value in zip(("rounds", "seconds", "trips"), defaults, strict=True):
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    if options.rounds < 1 or options.seconds <= 0 or options.trips < 1:
+        parser.error("at least one round, one trip and some time")
     return options
 
 
-def machine() -> dict[str, object]:
-    """Return what the numbers depend on."""
-    return {
-        "turnlane": version("turnlane"),
-        "python": platform.python_version(),
-        "pyopenssl": version("pyOpenSSL"),
-        "system": f"{platform.system()} {platform.release()}",
-        "processors": len(os.sched_getaffinity(0)),
-        "load": round(os.getloadavg()[0], 2),
-    }
+def measure_round(
+    site: Site, relay: RunningRelay, plan: Plan, figures: Figures, forward: str | None
+) -> None:
+    """Measure everything once, the limits beside it."""
+    encrypt, decrypt = Floor().seconds(100_000, 1200)
+    figures.add("floor.encrypt_us", encrypt * 1e6)
+    figures.add("floor.decrypt_us", decrypt * 1e6)
+    measure_tunnel(site, relay, plan, figures)
+    measure_limits(site, relay, plan, figures)
+    with site.tunnel(relay, environment=PORTABLE) as route:
+        measure_saturation(route, "portable", ONE_WAY, plan, figures)
+    if forward is not None:
+        measure_forwarder(site, relay, plan, figures, forward)
+    rate = datagrams_per_second(1200, plan.seconds, site.folder)
+    figures.add("association.rate", rate)
+    figures.add("association.us", 1e6 / rate)
+    typer, told = alternating(1)
+    figures.add("startup.import_typer.s", typer[0])
+    figures.add("startup.help.s", told[0])
 
 
-def tunnels(relays: Sequence[str], rounds: int, count: int) -> dict[str, Any]:
-    """Measure a tunnel through each relay; in each round all of them, and encryption alone."""
-    floor: dict[str, list[float]] = {"encrypt_us": [], "decrypt_us": []}
-    measured = {relay: Measured() for relay in relays}
-    bare = Floor()
-    with ExitStack() as stack:
-        started = {relay: stack.enter_context(running(relay)) for relay in relays}
-        for tunnel in started.values():
-            tunnel.carry(WINDOW, SIZE)
-        for _ in range(rounds):
-            for relay, tunnel in started.items():
-                encrypt, decrypt = (1e6 * each for each in bare.seconds(count, SIZE))
-                floor["encrypt_us"].append(round(encrypt, 3))
-                floor["decrypt_us"].append(round(decrypt, 3))
-                measured[relay].take(tunnel, count, encrypt)
-    return {"floor": floor, "relays": {relay: one.told() for relay, one in measured.items()}}
+def measure_forwarder(
+    site: Site, relay: RunningRelay, plan: Plan, figures: Figures, program: str
+) -> None:
+    """Measure a C program in our place: what passing datagrams on costs, and relaying them."""
+    with site.through(program) as route:
+        for way in ONE_WAY:
+            figures.load(f"forwarder.steady50.{way}", carry(route, way, steady(50, plan.seconds)))
+            load = carry(route, way, saturating(plan.size, plan.seconds))
+            figures.load(f"forwarder.saturation.{way}", load)
+    with site.through(program, relay) as route:
+        figures.trips("turn-only.idle", trips(route, plan.trips, plan.trips * 0.002 + 1))
 
 
-def startup() -> dict[str, Any]:
-    """Measure how long the command line takes to say its help, beside importing typer."""
-    typer, told = alternating(STARTS)
-    return {
-        "import_typer_s": [round(one, 4) for one in typer],
-        "help_s": [round(one, 4) for one in told],
-        "ratio": round(median(told) / median(typer), 3),
-    }
+def measure_matrix(
+    site: Site, relay: RunningRelay, plan: Plan, figures: Figures, cells: Cells
+) -> None:
+    """Measure other numbers of lanes and sizes, once each."""
+    for lanes, size in cells:
+        name = f"lanes{lanes}.size-{size}"
+        part = replace(plan, lanes=lanes, size=size, seconds=plan.seconds * 2 / 3)
+        with site.tunnel(relay, lanes=lanes) as route:
+            for which, seconds in route.startup.items():
+                figures.add(f"{name}.startup.{which}.s", seconds)
+            measure_saturation(route, name, ONE_WAY, part, figures)
+            measure_goodput(route, name, WAYS, part, figures)
+            found = trips(route, min(1000, plan.trips), 5, part.ping_size)
+            figures.trips(f"{name}.idle", found)
+            measure_loaded(route, name, part, figures)
+            for which in ("client", "server", "relay"):
+                figures.add(f"{name}.rss.{which}.mib", route.parts[which].rss())
 
 
-def cpu_us(load: Load, part: str) -> float:
-    """Return the CPU microseconds of a part for a datagram there and back."""
-    return 1e6 * load.cpu[part] / max(load.returned, 1)
+def told(
+    figures: Figures,
+    matrix: Figures,
+    cells: Cells,
+    about: report.Settings,
+    how: report.Settings,
+) -> tuple[str, str]:
+    """Return the report as Markdown and as JSON."""
+    found = judged(figures)
+    parts = [
+        report.markdown(figures, about, how),
+        "## What it is to reach",
+        target_table(found),
+        "## The limits beside it",
+        limits_table(figures),
+    ]
+    if cells:
+        parts += ["## Lanes and sizes", matrix_table(matrix, cells)]
+    more = {"targets": [each.told() for each in found], "matrix": matrix.told()}
+    return "\n\n".join(parts) + "\n", report.data(figures, about, how, **more)
 
 
-def one_way(load: Load) -> float:
-    """Return the CPU microseconds of client and server together for a datagram one way."""
-    return (cpu_us(load, "client") + cpu_us(load, "server")) / 2
+def write(folder: Path, text: str, document: str, picture: str) -> None:
+    """Write Markdown, JSON and the plot, and print the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    base = folder / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    for ending, content in ((".md", text), (".json", document), (".svg", picture)):
+        base.with_suffix(ending).write_text(content)
+    sys.stdout.write(text)
+    progress(f"written: {base}.md, .json and .svg")
 
 
-def percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """Return p50 and p99 in milliseconds, of the nearest rank."""
-    ordered = sorted(seconds)
-    ranks = {f"p{of}": -(-len(ordered) * of // 100) - 1 for of in (50, 99)}
-    return {name: round(ordered[rank] * 1000, 3) for name, rank in ranks.items()}
+def limits_table(figures: Figures) -> str:
+    """Return what everything is compared with."""
+    rows = (
+        ("bare SSL_write, µs", "floor.encrypt_us", 2),
+        ("BIO_write and SSL_read, µs", "floor.decrypt_us", 2),
+        ("C program passing on, 50 Mbit/s up, µs", "forwarder.steady50.up.forwarder.us", 1),
+        ("… down", "forwarder.steady50.down.forwarder.us", 1),
+        ("… at saturation up", "forwarder.saturation.up.forwarder.us", 2),
+        ("C client that only relays, idle round trip p50, µs", "turn-only.idle.p50_us", 0),
+        ("… p99", "turn-only.idle.p99_us", 0),
+        ("client straight to server, datagrams/s", "association.rate", 0),
+        (
+            "generator, at saturation through the relay alone, µs",
+            "relay.saturation.up.near.us",
+            2,
+        ),
+        ("relay alone, at saturation up, µs", "relay.saturation.up.relay.us", 2),
+        ("`import typer`, s", "startup.import_typer.s", 3),
+        ("`turnlane --help`, s", "startup.help.s", 3),
+    )
+    cells = ([title, report.number(figures.median(name), places)] for title, name, places in rows)
+    return report.table(["", "median"], cells)
 
 
-def write(found: dict[str, Any]) -> Path:
-    """Write everything that was measured, and return where."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{found['at']}.json"
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return path
+def matrix_table(figures: Figures, cells: Cells) -> str:
+    """Return the other numbers of lanes and sizes."""
+    head = ["lanes", "bytes", "up Mbit/s", "down", "both", "up client µs", "server µs"]
+    head += ["down client µs", "server µs", "idle p50 µs", "p99", "loaded p50", "p99"]
+    head += ["client MiB", "server MiB", "client ready s"]
+    names = [
+        *(f"goodput.{way}.mbit" for way in WAYS),
+        *(f"saturation.{way}.{part}.us" for way in ONE_WAY for part in ("client", "server")),
+        *(f"{state}.{rank}_us" for state in ("idle", "loaded") for rank in ("p50", "p99")),
+        *("rss.client.mib", "rss.server.mib", "startup.client.s"),
+    ]
+    rows = []
+    for lanes, size in cells:
+        found = (figures.median(f"lanes{lanes}.size-{size}.{name}") for name in names)
+        rows.append([str(lanes), size, *(report.number(each, 1) for each in found)])
+    return report.table(head, rows)
 
 
-def progress(text: str) -> None:
-    """Tell who waits what is going on."""
-    sys.stderr.write(text + "\n")
+def progress(line: str) -> None:
+    """Say on standard error how far it came."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

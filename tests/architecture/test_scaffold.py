@@ -12,7 +12,9 @@ from turnlane.scaffold.names import MAX_LENGTH, read_name
 from turnlane.scaffold.project import Kind, render, write
 from turnlane_tests.clean import ROOT, CleanEnvironment, run, wheel, wheels
 
-KINDS = [Kind.PROVIDER, Kind.INGRESS, Kind.EGRESS]
+KINDS = list(Kind)
+LISTED = {Kind.PROVIDER: "providers", Kind.PLATFORM_TUNNEL: "tunnels"}
+"""Which command lists it, where that is not `adapters`."""
 LONGEST = "turnlane-" + "longest-" * 3 + "n4m"
 NAMES = ["ab", "acme-turn", LONGEST]
 """Short, usual, and as long as can be: the length of a name moves line breaks."""
@@ -85,9 +87,12 @@ def test_a_new_plugin_works_as_a_wheel_beside_cores(
     assert tests.returncode == 0, tests.stdout + tests.stderr
     assert " passed" in tests.stdout
 
-    listed = clean.turnlane("providers" if kind is Kind.PROVIDER else "adapters", "list")
+    listed = clean.turnlane(LISTED.get(kind, "adapters"), "list")
     (own,) = [each for each in listed if each["distribution"] == name]
     assert (own["id"], own["version"]) == (name, "0.1.0")
-    assert own.get("direction") == (None if kind is Kind.PROVIDER else kind.value)
+    assert own.get("direction") == (None if kind in LISTED else kind.value)
     statuses = {each["distribution"]: each["status"] for each in clean.turnlane("plugins", "list")}
     assert statuses[name] == "loaded"
+    judged = clean.turnlane("plugins", "check", name)
+    assert (judged["failed"], judged["distribution"]) == (0, name)
+    assert judged["passed"]

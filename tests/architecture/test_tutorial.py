@@ -1,6 +1,7 @@
 """The tutorial of docs/plugins.md does what it says, command by command."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,10 +47,44 @@ def test_the_code_of_the_tutorial_conforms_and_is_typed(
         ["mypy", "--cache-dir", str(ROOT / ".mypy_cache")],
         ["ruff", "check", "--no-cache", "."],
     ):
-        finished = subprocess.run(
-            [sys.executable, "-m", *tool], cwd=project, capture_output=True, text=True, check=False
-        )
-        assert finished.returncode == 0, finished.stdout + finished.stderr
+        check(project, tool)
+
+
+ALONE = [text for language, text in BLOCKS if language == "python" and not tutorial.place(text)]
+# "tests/test_kit.py of acme-udp, made with --kind egress."
+BESIDE_A_SCAFFOLD = re.compile(r'"""(\S+) of (\S+), made with --kind (\S+)\."""\n')
+
+
+def test_the_code_of_the_guide_that_stands_alone_is_typed_and_runs(tmp_path: Path) -> None:
+    alone = [text for text in ALONE if not BESIDE_A_SCAFFOLD.match(text)]
+    assert len(alone) >= 2
+    for number, text in enumerate(alone):
+        module = tmp_path / f"block_{number}.py"
+        module.write_text(f'"""From the guide."""\n\n{text}')
+        check(tmp_path, ["mypy", "--strict", "--cache-dir", str(ROOT / ".mypy_cache"), module.name])
+        check(tmp_path, ["runpy", module.stem])
+
+
+def test_the_conformance_kits_of_the_guide_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "src")
+    kinds = []
+    for text in ALONE:
+        if made := BESIDE_A_SCAFFOLD.match(text):
+            place, name, kind = made.groups()
+            project = tmp_path / name
+            write(render(read_name(name), Kind(kind)), project)
+            (project / place).write_text(text)
+            check(project, ["pytest", "-q", "-p", "no:cacheprovider", place])
+            kinds.append(kind)
+    assert kinds == ["egress", "platform-tunnel"]
+
+
+def check(folder: Path, tool: list[str]) -> None:
+    command = [sys.executable, "-m", *tool]
+    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
 def test_code_goes_where_its_names_are() -> None:
@@ -81,7 +116,8 @@ def test_the_tutorial_leads_from_nothing_to_a_wheel_that_works(tmp_path: Path) -
         XDG_CONFIG_HOME=str(tmp_path / "config"),
     )  # fmt: skip
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert finished.stdout.count(" passed") == 2
+    assert len(re.findall(r"^=+ \d+ passed.* in ", finished.stdout, re.MULTILINE)) == 2
+    assert re.search(r"^acme-turn 0\.1\.0 .*: \d+ passed, 0 failed", finished.stdout, re.MULTILINE)
     # Listed from its sources, then from its wheel; the probe mints from the link.
     listed = [line.split()[0] for line in finished.stdout.splitlines() if "Acme Turn  " in line]
     assert listed == ["acme-turn", "acme-turn"]

@@ -39,6 +39,7 @@ from turnlane.api import (
     UnavailableError,
     ViolationCode,
 )
+from turnlane.api.deprecation import RENAMED, Renamed, renamed_parameter
 from turnlane_tests.contract import snapshot
 
 HERE = Path(__file__).parent
@@ -58,15 +59,26 @@ def test_every_version_of_the_contract_is_explained() -> None:
 
 
 def removed(old: Any, new: Any, place: str = "") -> list[str]:
-    """Say what of `old` is missing or different in `new`; what `new` adds is no matter."""
+    """Say what of `old` is missing or different in `new`, and what `new` demands besides.
+
+    What else `new` adds is no matter.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         missing = [f"{place}.{key}" for key in old.keys() - new.keys()]
-        return missing + [
+        demanded = [f"{place}.{key}" for key in new.keys() - old.keys() if demands(place, new[key])]
+        changed = [
             found
             for key in old.keys() & new.keys()
             for found in removed(old[key], new[key], f"{place}.{key}")
         ]
+        return missing + demanded + changed
     return [] if old == new else [place]
+
+
+def demands(place: str, added: Any) -> bool:
+    if place.endswith(".parameters"):
+        return "=" not in added and not added.startswith("*")
+    return place.endswith(".fields") and added["default"] == "required"
 
 
 def test_within_a_major_version_nothing_is_taken_away() -> None:
@@ -150,7 +162,9 @@ def test_whatever_an_instance_has_is_declared_by_its_class() -> None:
         SettingsError("acme", ()),
     ]
     public = [getattr(turnlane.api, name) for name in turnlane.api.__all__]
-    classes = {each for each in public if isinstance(each, type) and issubclass(each, Exception)}
+    classes = {
+        each for each in public if isinstance(each, type) and issubclass(each, TurnlaneError)
+    }
     assert {type(each) for each in instances} == classes
     for each in instances:
         declared = {name for kind in type(each).mro() for name in get_annotations(kind)}
@@ -193,7 +207,7 @@ class Stricter(msgspec.Struct):
         (Loose, Stricter, ["fields.second.default"]),
         (ViolationCode, Literal["required"], ["alias"]),
         (3, 4, ["value"]),
-        (lambda one, two: None, lambda one: None, ["function"]),
+        (lambda one, two: None, lambda one: None, ["function.parameters.two"]),
         (Kept, Direction, ["members.PROFILE", "members.EPHEMERAL"]),
         (SettingsError, ValueError, ["attributes", "bases", "members"]),
     ],
@@ -204,13 +218,42 @@ def test_options_fields_and_what_else_a_name_means_are_missed(
     assert set(lost("Kept", old, new)) == {f".names.Kept.{place}" for place in places}
 
 
-def test_what_a_function_takes_by_keyword_and_what_it_defaults_to_is_noticed() -> None:
+def test_what_a_function_takes_by_keyword_defaults_to_or_demands_is_noticed() -> None:
     def loose(one: int, two: int = 0) -> None: ...
     def by_keyword(one: int, *, two: int = 0) -> None: ...
     def stricter(one: int, two: int) -> None: ...
+    def longer(one: int, two: int = 0, *, three: int = 0) -> None: ...
+    def demanding(one: int, two: int = 0, *, three: int) -> None: ...
+    def other(one: int, two: int = 0) -> int: ...
 
-    assert lost("setting", loose, by_keyword) == [".names.setting.function"]
-    assert lost("setting", loose, stricter) == [".names.setting.function"]
+    place = ".names.setting.function"
+    assert lost("setting", loose, by_keyword) == [f"{place}.parameters.two"]
+    assert lost("setting", loose, stricter) == [f"{place}.parameters.two"]
+    assert lost("setting", loose, demanding) == [f"{place}.parameters.three"]
+    assert lost("setting", loose, other) == [f"{place}.returns"]
+    assert lost("setting", longer, loose) == [f"{place}.parameters.three"]
+    assert lost("setting", loose, longer) == []
+
+
+def test_a_field_that_is_added_and_demanded_is_noticed() -> None:
+    class Longer(msgspec.Struct):
+        first: int
+        third: int
+        second: int = 0
+
+    assert lost("Kept", Loose, Longer) == [".names.Kept.fields.third"]
+
+
+def test_former_names_are_part_of_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    def before(one: int, two: int = 0) -> None: ...
+    def after(one: int, second: int = 0) -> None: ...
+
+    assert lost("setting", before, renamed_parameter("two", "second", "1.1")(after)) == []
+    stored = snapshot()
+    monkeypatch.setitem(RENAMED, "Keeping", Renamed("Kept", "1.1"))
+    renamed = snapshot()
+    assert renamed["names"]["Keeping"] == stored["names"]["Kept"]
+    assert removed(renamed, stored) == [".names.Keeping"]
 
 
 def test_what_is_added_takes_nothing_away() -> None:

@@ -64,6 +64,25 @@ def test_pairs_are_listed(run, planted) -> None:
     ]
 
 
+TUNNEL = """
+from turnlane.api import PlatformTunnelDescriptor, hookimpl
+
+@hookimpl
+def turnlane_platform_tunnels():
+    return [PlatformTunnelDescriptor("tun", "Tun", "For tests.", ("linux", "darwin"), "dug:Tun")]
+"""
+
+
+def test_platform_tunnels_are_listed_with_their_platforms(run, planted) -> None:
+    planted.plant("turnlane-dug", "[turnlane.plugins.v1]\ndug = dug\n", dug=TUNNEL)
+    header, _, row = run("tunnels", "list").out.splitlines()
+    assert header.split() == ["ID", "PLATFORMS", "TITLE", "STABILITY"]
+    assert row.split() == ["tun", "linux,", "darwin", "Tun", "provisional"]
+    (found,) = json.loads(run("tunnels", "list", "--json").out)
+    assert (found["id"], found["platforms"]) == ("tun", ["linux", "darwin"])
+    assert (found["distribution"], found["version"]) == ("turnlane-dug", "1.2")
+
+
 @pytest.fixture
 def broken(planted):
     """Plant a plugin of each kind of trouble beside the good one."""
@@ -130,3 +149,5 @@ def test_without_any_plugin_the_lists_say_so(run, blocked) -> None:
     assert run("adapters", "list").out == "No adapter is installed.\n"
     assert run("pairs").out == "No pair is supported.\n"
     assert run("pairs", "--json").out == "[]\n"
+    assert run("tunnels", "list").out == "No platform tunnel is installed.\n"
+    assert run("tunnels", "list", "--json").out == "[]\n"

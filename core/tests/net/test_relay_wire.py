@@ -1,24 +1,22 @@
-"""The wires to a relay, on real sockets with a far end that does as it is told."""
+"""The wire to a relay over UDP, and dialling, on real sockets with a far end that obeys."""
 
 import errno
+import os
 import socket
-import ssl
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
+from anyio import ClosedResourceError
 
-from turnlane.api import RelayEndpoint, RelayTransport, Stage, TransportError
-from turnlane.net.identity import Identity
+from turnlane.api import Batch, RelayEndpoint, RelayTransport, Stage, TransportError
+from turnlane.net.datagrams import receive_batch
+from turnlane.net.native import MESSAGES
 from turnlane.net.relay_wire import (
-    MAX_BACKLOG,
-    READ_LIMIT,
     BrokenWireError,
-    StreamWire,
-    TlsLayer,
     UdpWire,
     dial,
 )
@@ -26,11 +24,32 @@ from turnlane.net.system import open_socket
 
 pytestmark = pytest.mark.anyio
 
-SMALL_BUFFER = 8 * 1024
-"""Bytes of a socket's buffer, so that a modest burst overfills it."""
-
 SOON = 5.0
 """Seconds within which what must happen on loopback happens."""
+
+
+class SpokenError(Exception):
+    """What a test has a wire interrupted with."""
+
+
+def taken(wire: UdpWire) -> list[bytes]:
+    """Return the messages that one read brings."""
+    batch = receive_batch()
+    count = wire.read(batch)
+    assert count == len(batch)
+    return [bytes(message) for message in batch]
+
+
+def batch_of(*messages: bytes) -> Batch:
+    """Return messages as they are sealed: from the beginning, without gaps."""
+    batch = Batch(max(len(messages), 1), max(sum(map(len, messages)), 70_000))
+    for index, message in enumerate(messages):
+        batch.starts[index] = batch.end
+        batch.sizes[index] = len(message)
+        batch.buffer[batch.end : batch.end + len(message)] = message
+        batch.end += len(message)
+    batch.count = len(messages)
+    return batch
 
 
 # UDP.
@@ -51,19 +70,66 @@ def udp_pair() -> Iterator[tuple[UdpWire, socket.socket]]:
             wire.close()
 
 
+@pytest.mark.usefixtures("dataplane")
 async def test_datagrams_go_both_ways_whole_and_a_busy_wire_leaves_some_for_later() -> None:
     with udp_pair() as (wire, far):
         for size in (0, 1, 65_507):
             assert wire.write(bytes(size))
             assert len(far.recv(65_535)) == size
-        for number in range(READ_LIMIT + 3):
-            far.send(bytes([number]))
+        sent = [number.to_bytes(2, "big") for number in range(MESSAGES + 3)]
+        for data in sent:
+            far.send(data)
         await wire.wait()
-        assert wire.read() == [bytes([number]) for number in range(READ_LIMIT)]
-        assert wire.read() == [bytes([READ_LIMIT + number]) for number in range(3)]
-        assert wire.read() == []
+        assert taken(wire) == sent[:MESSAGES]
+        assert taken(wire) == sent[MESSAGES:]
+        assert taken(wire) == []
 
 
+@pytest.mark.usefixtures("dataplane")
+async def test_a_batch_of_datagrams_is_sent_whole() -> None:
+    messages = [bytes([number]) * 1200 for number in range(40)] + [b"last", b"", b"x" * 9000]
+    with udp_pair() as (wire, far):
+        assert wire.write_batch(batch_of(*messages)) == len(messages)
+        assert [far.recv(65_535) for _ in messages] == messages
+        assert wire.write_batch(batch_of()) == 0
+        assert (wire.dropped, wire.backlog) == (0, 0)
+
+
+@pytest.mark.usefixtures("dataplane")
+async def test_a_datagram_larger_than_any_is_dropped_and_counted() -> None:
+    with udp_pair() as (wire, far):
+        assert not wire.write(bytes(65_508))
+        assert (wire.dropped, wire.too_large) == (1, 1)
+        assert wire.write(b"next")
+        assert far.recv(100) == b"next"
+
+
+@pytest.mark.usefixtures("dataplane")
+async def test_a_udp_wire_is_pumped_until_it_is_interrupted_or_closed() -> None:
+    with udp_pair() as (wire, far):
+        received: list[bytes] = []
+
+        def on_readable() -> int:
+            messages = taken(wire)
+            received.extend(messages)
+            return len(messages)
+
+        for end in (lambda: wire.interrupt(SpokenError()), wire.close):
+            far.send(b"more")
+            async with anyio.create_task_group() as tasks:
+
+                async def interrupt(end: Callable[[], None] = end) -> None:
+                    await anyio.wait_all_tasks_blocked()
+                    end()
+
+                tasks.start_soon(interrupt)
+                with anyio.fail_after(SOON), pytest.raises((SpokenError, ClosedResourceError)):
+                    await wire.pump(on_readable)
+            wire.interrupt(SpokenError())  # nobody is interrupted
+        assert received == [b"more", b"more"]
+
+
+@pytest.mark.usefixtures("dataplane")
 async def test_a_relay_that_was_away_for_a_while_is_heard_again() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as away:
         away.bind(("127.0.0.1", 0))
@@ -74,312 +140,63 @@ async def test_a_relay_that_was_away_for_a_while_is_heard_again() -> None:
         assert wire.write(b"anybody there?")
         with anyio.fail_after(SOON):
             await wire.wait()
-        assert wire.read() == []
+        assert taken(wire) == []
         assert wire.refused == "Connection refused"
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as back:
             back.bind(address)
             back.sendto(b"back", near.getsockname())
             with anyio.fail_after(SOON):
                 await wire.wait()
-            assert wire.read() == [b"back"]
+            assert taken(wire) == [b"back"]
     finally:
         wire.close()
 
 
-class TroubledSocket:
-    """A socket whose calls come to what a test wants, one after the other."""
-
-    def __init__(self, *outcomes: bytes | int) -> None:
-        self._outcomes = list(outcomes)
-
-    def recv(self, size: int) -> bytes:
-        outcome = self._outcomes.pop(0) if self._outcomes else errno.EAGAIN
-        if isinstance(outcome, int):
-            raise OSError(outcome, "trouble")
-        return outcome
-
-    def send(self, data: bytes) -> int:
-        return len(self.recv(0))
-
-
+@pytest.mark.usefixtures("dataplane")
 @pytest.mark.parametrize(
     "number", [errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EMSGSIZE]
 )
-async def test_what_icmp_says_of_one_datagram_does_not_break_the_wire(number: int) -> None:
-    wire = UdpWire(TroubledSocket(b"one", number, b"two", number))  # type: ignore[arg-type]
-    assert wire.read() == [b"one"]
-    assert wire.refused
-    assert wire.read() == [b"two"]
-    writing = UdpWire(TroubledSocket(number, b"x"))  # type: ignore[arg-type]
-    assert not writing.write(b"x")
-    assert writing.write(b"x")
-    assert (writing.dropped, bool(writing.refused)) == (1, True)
-
-
-async def test_a_socket_that_is_broken_for_good_breaks_the_wire() -> None:
-    wire = UdpWire(TroubledSocket(b"one", errno.ENETDOWN))  # type: ignore[arg-type]
-    with pytest.raises(BrokenWireError) as caught:
-        wire.read()
-    assert caught.value.code == "turn_socket_failed"
-    assert "Network is down" in caught.value.message
-    full = UdpWire(TroubledSocket(errno.EAGAIN, errno.ENOBUFS))  # type: ignore[arg-type]
-    assert not full.write(b"x")
-    assert not full.write(b"x")
-    assert (full.dropped, full.refused) == (2, "")
-
-
-# TCP.
-
-
-@contextmanager
-def connection() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Give both ends of a TCP connection with small buffers, neither of them blocking."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
-        near = socket.socket()
-        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
-        near.connect(listening.getsockname())
-        far, _ = listening.accept()
-    with near, far:
-        near.setblocking(False)
-        far.setblocking(False)
-        yield near, far
-
-
-async def receive(opened: socket.socket, size: int) -> bytes:
-    received = b""
-    while len(received) < size:
-        await anyio.wait_readable(opened)
-        chunk = opened.recv(size)
-        assert chunk, "the far end sees the end of the stream"
-        received += chunk
-    return received
-
-
-async def test_what_a_stream_does_not_take_at_once_follows_without_anything_coming_back() -> None:
-    with connection() as (near, far):
-        wire = StreamWire(near)
-        messages = [index.to_bytes(4, "big") * 300 for index in range(MAX_BACKLOG // 1200)]
-        async with anyio.create_task_group() as tasks:
-
-            async def drive() -> None:
-                while True:
-                    await wire.wait()
-                    assert wire.read() == []
-
-            tasks.start_soon(drive)
-            await anyio.wait_all_tasks_blocked()
-            # Written by another task than the one that waits, as the local end does.
-            for message in messages:
-                assert wire.write(message)
-            with anyio.fail_after(SOON):
-                received = await receive(far, sum(map(len, messages)))
-            assert received == b"".join(messages)
-            tasks.cancel_scope.cancel()
-
-
-async def test_for_a_relay_that_stops_reading_a_bounded_backlog_is_kept() -> None:
-    with connection() as (near, far):
-        wire = StreamWire(near)
-        accepted = []
-        for index in range(2 * MAX_BACKLOG // 1200):
-            message = index.to_bytes(4, "big") * 300
-            if wire.write(message):
-                accepted.append(message)
-        assert wire.dropped == 2 * MAX_BACKLOG // 1200 - len(accepted) > 0
-        assert wire._waiting <= MAX_BACKLOG
-        # What keeps the allocation alive is not lost for that.
-        assert wire.write(b"refresh", droppable=False)
-        accepted.append(b"refresh")
-        async with anyio.create_task_group() as tasks:
-            returned = 0
-
-            async def drive() -> None:
-                nonlocal returned
-                while wire._backlog:
-                    await wire.wait()
-                    returned += 1
-
-            tasks.start_soon(drive)
-            await anyio.wait_all_tasks_blocked()
-            assert returned == 0, "there is nothing to do until the relay reads"
-            # It hears the relay meanwhile.
-            far.send(b"still there")
-            with anyio.fail_after(SOON):
-                while not returned:
-                    await anyio.lowlevel.checkpoint()
-            assert wire.read() == [b"still there"]
-            with anyio.fail_after(SOON):
-                received = await receive(far, sum(map(len, accepted)))
-        assert received == b"".join(accepted)
-        assert wire._waiting == 0
-
-
-async def test_the_end_of_a_stream_is_told_after_its_last_bytes_and_ever_again() -> None:
-    with connection() as (near, far):
-        wire = StreamWire(near)
-        far.send(b"last words")
-        far.close()
-        with anyio.fail_after(SOON):
-            await wire.wait()
-            assert wire.read() == [b"last words"]
-            for _ in range(2):
-                await wire.wait()
-                with pytest.raises(BrokenWireError) as caught:
-                    wire.read()
-                assert caught.value.code == "turn_connection_closed"
-
-
-async def test_a_connection_that_was_reset_takes_no_more_and_is_told_by_reading() -> None:
-    with connection() as (near, far):
-        wire = StreamWire(near)
-        while wire._waiting == 0:
-            wire.write(bytes(1200))
-        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        far.close()
-        with anyio.fail_after(SOON):
-            await wire.wait()
-        dropped = wire.dropped
-        wire.write(b"into the void")  # may be what finds out
-        assert not wire.write(b"into the void")
-        assert wire.dropped > dropped
-        assert wire._waiting == 0
-        with pytest.raises(BrokenWireError) as caught:
-            wire.read()
-        assert caught.value.code in ("turn_socket_failed", "turn_connection_closed")
-
-
-# TLS.
-
-
-class FarTls:
-    """The relay's end of a TLS connection."""
-
-    def __init__(self, directory: Path, opened: socket.socket) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(Identity.generate(0.0).save(directory))
-        self.socket = opened
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
-
-    def records(self, *messages: bytes) -> bytes:
-        """Return the records of messages."""
-        for message in messages:
-            self.tls.write(message)
-        return self.outgoing.read()
-
-    def read(self, encrypted: bytes) -> bytes:
-        """Return the plaintext in `encrypted`, and where TLS ends, `<end>`."""
-        self.incoming.write(encrypted)
-        plain = b""
-        with suppress(ssl.SSLWantReadError):
-            while chunk := self.tls.read(65_536):
-                plain += chunk
-            plain += b"<end>"
-        return plain
-
-
-@contextmanager
-def tls_connection(directory: Path) -> Iterator[tuple[StreamWire, FarTls]]:
-    """Give a wire whose TLS is established, and the relay's end."""
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_mode = ssl.CERT_NONE
-    layer = TlsLayer(client, "relay.example")
-    with connection() as (near, opened):
-        far = FarTls(directory, opened)
-        established = layer.handshake(b"")
-        while not established:
-            far.incoming.write(layer.pending_output())
-            with suppress(ssl.SSLWantReadError):
-                far.tls.do_handshake()
-            established = layer.handshake(far.outgoing.read())
-        far.incoming.write(layer.pending_output())
-        with suppress(ssl.SSLWantReadError):
-            far.tls.do_handshake()
-        yield StreamWire(near, layer), far
-
-
-async def test_records_are_read_however_they_are_cut_and_nothing_is_left_in_between(
-    tmp_path: Path,
+async def test_what_icmp_says_of_one_datagram_does_not_break_the_wire(
+    number: int, trouble: Any
 ) -> None:
-    with tls_connection(tmp_path) as (wire, far):
-        records = far.records(*(b"%d," % number for number in range(100)), bytes(20_000))
-        received = b""
-        for start in range(0, len(records), 1777):
-            far.socket.send(records[start : start + 1777])
-            with anyio.fail_after(SOON):
-                await wire.wait()
-            received += b"".join(wire.read())
-        expected = b"".join(b"%d," % number for number in range(100)) + bytes(20_000)
-        assert received == expected
-        # One chunk of many records: all of them come out, as the socket will not say so again.
-        far.socket.send(far.records(b"a", b"b", b"c"))
-        await wire.wait()
-        assert wire.read() == [b"a", b"b", b"c"]
+    with udp_pair() as (wire, far):
+        troubled = trouble(wire._socket)
+        received: list[bytes] = []
+        for expected in (b"one", b"two"):
+            troubled.reading.append(number)
+            far.send(expected)
+            while not received:
+                received = taken(wire)
+            assert received == [expected]
+            assert wire.refused == os.strerror(number)
+            received.clear()
 
 
-async def test_what_a_slow_relay_takes_late_is_whole_under_tls_too(tmp_path: Path) -> None:
-    with tls_connection(tmp_path) as (wire, far):
-        accepted = b""
-        for index in range(2 * MAX_BACKLOG // 1200):
-            message = index.to_bytes(4, "big") * 300
-            if wire.write(message):
-                accepted += message
-        assert wire.dropped > 0
-        received = b""
-        with anyio.fail_after(SOON):
-            async with anyio.create_task_group() as tasks:
-
-                async def drive() -> None:
-                    while True:
-                        await wire.wait()
-
-                tasks.start_soon(drive)
-                while len(received) < len(accepted):
-                    await anyio.wait_readable(far.socket)
-                    received += far.read(far.socket.recv(65_536))
-                tasks.cancel_scope.cancel()
-        assert received == accepted
-
-
-async def test_a_relay_that_ends_tls_and_not_tcp_has_closed_the_connection(tmp_path: Path) -> None:
-    with tls_connection(tmp_path) as (wire, far):
-        with suppress(ssl.SSLWantReadError):
-            far.tls.write(b"last words")
-            far.tls.unwrap()
-        far.socket.send(far.outgoing.read())
-        with anyio.fail_after(SOON):
-            await wire.wait()
-            assert wire.read() == [b"last words"]
-            for _ in range(2):
-                await wire.wait()  # at once: the socket has nothing to say any more
-                with pytest.raises(BrokenWireError) as caught:
-                    wire.read()
-                assert caught.value.code == "turn_connection_closed"
-
-
-async def test_a_wire_that_is_closed_says_so_under_tls(tmp_path: Path) -> None:
-    with tls_connection(tmp_path) as (wire, far):
-        wire.write(b"goodbye")
-        wire.close()
-        assert far.read(far.socket.recv(65_536)) == b"goodbye<end>"
-
-
-async def test_a_tls_stream_that_was_spoilt_takes_no_more_and_raises_only_our_error(
-    tmp_path: Path,
+@pytest.mark.usefixtures("dataplane")
+@pytest.mark.parametrize("number", [errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH])
+async def test_what_icmp_says_to_a_sender_is_of_something_earlier_and_costs_no_datagram(
+    number: int, trouble: Any
 ) -> None:
-    with tls_connection(tmp_path) as (wire, far):
-        assert wire.write(b"a message")
-        far.socket.send(b"\x17\x03\x03\x00\x20" + bytes(32))  # a record nobody has encrypted
-        await wire.wait()
+    with udp_pair() as (wire, far):
+        trouble(wire._socket).sending.append(number)
+        assert wire.write(b"x")
+        assert far.recv(100) == b"x"
+        assert (wire.dropped, wire.refused) == (0, os.strerror(number))
+
+
+@pytest.mark.usefixtures("dataplane")
+async def test_a_socket_that_is_broken_for_good_breaks_the_wire(trouble: Any) -> None:
+    with udp_pair() as (wire, _):
+        troubled = trouble(wire._socket)
+        troubled.reading.append(errno.ENETDOWN)
         with pytest.raises(BrokenWireError) as caught:
-            wire.read()
-        assert caught.value.code == "turn_tls_failed"
-        # On its way out the owner still says goodbye.
-        assert not wire.write(b"a last word", droppable=False)
-        assert wire.dropped == 1
-        wire.close()
+            taken(wire)
+        assert caught.value.code == "turn_socket_failed"
+        assert "Network is down" in caught.value.message
+        troubled.sending += [errno.EAGAIN, errno.ENOBUFS]
+        assert not wire.write(b"x")
+        assert not wire.write(b"x")
+        assert (wire.dropped, wire.refused) == (2, "")
 
 
 # Dialling.
@@ -480,3 +297,10 @@ async def test_dialling_can_be_cancelled_and_leaves_no_socket(
             await anyio.wait_all_tasks_blocked()
             tasks.cancel_scope.cancel()
     assert [opened.fileno() for opened in made] == [-1]
+
+
+async def test_a_relay_whose_name_has_no_address_is_told_as_that() -> None:
+    with pytest.raises(TransportError) as caught:
+        await dial(RelayEndpoint("no-such-host.invalid", 3478))
+    assert (caught.value.stage, caught.value.code) == (Stage.TURN_DIAL, "turn_name_unresolved")
+    assert "no-such-host.invalid" in caught.value.message

@@ -1,6 +1,7 @@
 """The driver of one allocation, with a relay that answers as a test tells it to."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from secrets import token_bytes
 from typing import Any
 
@@ -8,6 +9,7 @@ import anyio
 import pytest
 
 from turnlane.api import (
+    Batch,
     Credentials,
     RelayEndpoint,
     RelayTransport,
@@ -18,6 +20,7 @@ from turnlane.api import (
 from turnlane.net import relayed_path as module
 from turnlane.net.relay_wire import BrokenWireError
 from turnlane.net.relayed_path import MAX_ALTERNATES, PathSettings, RelayedPath, relayed_path
+from turnlane.proto.channel_data import encode, messages_untrusted
 from turnlane.proto.stun import MessageClass, Method, build, parse_untrusted
 from turnlane.proto.turn_client import TurnClient
 
@@ -33,6 +36,7 @@ class ScriptedWire:
     """A wire whose far end answers each message with what `answer` makes of it."""
 
     dropped = 0
+    backlog = 0
 
     def __init__(self, answer: Answer, *, reliable: bool = False) -> None:
         self.reliable = reliable
@@ -51,16 +55,28 @@ class ScriptedWire:
             self.arrive(answered)
         return True
 
+    def write_batch(self, batch: Batch) -> int:
+        return sum(self.write(bytes(message)) for message in batch)
+
     def arrive(self, data: bytes) -> None:
         self._waiting.append(data)
         self._something.set()
 
-    def read(self) -> list[bytes]:
+    def read(self, batch: Batch) -> int:
         if self.broken is not None:
             raise self.broken
         taken, self._waiting = self._waiting, []
         self._something = anyio.Event()
-        return taken
+        batch.clear()
+        for data in taken:
+            if not self.reliable:
+                batch.append(data)
+                continue
+            # What a stream holds is cut into messages by its wire.
+            starts, sizes, _ = messages_untrusted(data, 0, len(data), 1000)
+            for start, size in zip(starts, sizes, strict=True):
+                batch.append(data[start : start + size])
+        return batch.count
 
     async def wait(self) -> None:
         await self._something.wait()
@@ -103,7 +119,7 @@ def methods(wire: ScriptedWire) -> list[Method]:
 
 def path_on(wire: ScriptedWire, peer: tuple[str, int] = PEER) -> RelayedPath:
     client = TurnClient("user", "password", reliable=wire.reliable, random_bytes=token_bytes)
-    return RelayedPath(wire, client, peer)
+    return RelayedPath(wire, client, peer, Batch())
 
 
 async def test_an_allocation_that_was_refused_is_not_waited_for_on_the_way_out() -> None:
@@ -199,18 +215,65 @@ async def test_a_datagram_too_large_for_an_indication_is_dropped_and_counted() -
     assert path.send(bytes(1200))
 
 
-async def test_a_wait_that_is_hurried_ends_sooner_and_never_later() -> None:
-    path = path_on(ScriptedWire(lambda _: None))
-    path.hurry(0.0)  # nobody waits: nothing happens
-    for deadline in (None, anyio.current_time() + 60):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(path.wait, deadline)
-            await anyio.wait_all_tasks_blocked()
-            path.hurry(anyio.current_time() + 1000)
-            path.hurry(anyio.current_time())
-            with anyio.fail_after(5):
-                while path._scope is not None:
-                    await anyio.lowlevel.checkpoint()
+async def bound(wire: ScriptedWire) -> RelayedPath:
+    """Return a path on `wire` whose channel is bound."""
+    path = path_on(wire)
+    await path.allocate()
+    await path.permit()
+    while path.channel is None:
+        path.read(anyio.current_time())
+    return path
+
+
+async def test_a_path_that_is_set_up_carries_batches_as_they_are() -> None:
+    wire = ScriptedWire(grant)
+    path = await bound(wire)
+    assert path.channel is not None
+    batch, received = Batch(), Batch()
+    messages = [encode(path.channel, payload, padded=False) for payload in (b"one", b"")]
+    for message in messages:
+        batch.append(message)
+    wire.sent.clear()
+    assert path.send_messages(batch) == 2
+    assert wire.sent == messages
+    for message in messages:
+        wire.arrive(message)
+    assert path.read_messages(received) == 2
+    assert [bytes(message) for message in received] == messages
+    now = anyio.current_time()
+    assert [path.receive(bytes(message), now) for message in received] == [[b"one"], [b""]]
+    assert path.read_messages(received) == 0
+
+
+async def test_what_is_no_message_is_told_by_a_batch_of_messages_too() -> None:
+    wire = ScriptedWire(grant, reliable=True)
+    path = await bound(wire)
+    path.stage = Stage.FORWARDING_LOOP
+    assert path.padded
+    wire.arrive(b"\xff" * 40)
+    with pytest.raises(TransportError) as caught:
+        path.read_messages(Batch())
+    assert (caught.value.stage, caught.value.code) == (
+        Stage.FORWARDING_LOOP,
+        "turn_no_usable_answer",
+    )
+
+
+async def test_an_allocation_that_the_relay_has_lost_is_told_by_its_message() -> None:
+    wire = ScriptedWire(grant)
+    path = await bound(wire)
+    wire._answer = error(437)
+    path.stage = Stage.FORWARDING_LOOP
+    path._client.handle_timer(anyio.current_time() + 3600)
+    path.flush()
+    received = Batch()
+    assert path.read_messages(received) > 0
+    with pytest.raises(TransportError) as caught:
+        path.receive(bytes(received.packet(0)), anyio.current_time() + 3600)
+    assert (caught.value.stage, caught.value.code) == (
+        Stage.FORWARDING_LOOP,
+        "turn_allocation_mismatch",
+    )
 
 
 # Dialling, redirection and release.
@@ -242,7 +305,7 @@ async def test_a_relay_that_sends_elsewhere_is_followed(monkeypatch: pytest.Monk
     away = error(300, **{"ALTERNATE-SERVER": ("192.0.2.7", 3479)})
     dialled = Dialled(monkeypatch, away, grant)
     stages: list[Stage] = []
-    async with relayed_path(settings(RelayTransport.TLS), stages.append) as path:
+    async with relayed_path(settings(RelayTransport.TLS), stages.append, Batch()) as path:
         assert path.relayed == RELAYED
     first, second = dialled.endpoints
     assert (second.host, second.port, second.transport) == ("192.0.2.7", 3479, first.transport)
@@ -262,7 +325,7 @@ async def test_the_name_that_an_alternate_server_is_said_to_have_is_verified(
 ) -> None:
     away = error(300, **{"ALTERNATE-SERVER": ("192.0.2.7", 3479), "ALTERNATE-DOMAIN": "b.example"})
     dialled = Dialled(monkeypatch, away, grant)
-    async with relayed_path(settings(RelayTransport.TLS), lambda _: None):
+    async with relayed_path(settings(RelayTransport.TLS), lambda _: None, Batch()):
         pass
     assert dialled.endpoints[1].server_name == "b.example"
 
@@ -272,7 +335,7 @@ async def test_relays_that_send_to_each_other_are_not_followed_for_ever(
 ) -> None:
     dialled = Dialled(monkeypatch, error(300, **{"ALTERNATE-SERVER": ("192.0.2.7", 3479)}))
     with pytest.raises(TransportError) as caught:
-        async with relayed_path(settings(), lambda _: None):
+        async with relayed_path(settings(), lambda _: None, Batch()):
             raise AssertionError("there is no allocation")
     assert (caught.value.stage, caught.value.code) == (
         Stage.TURN_ALLOCATE,
@@ -287,7 +350,7 @@ async def test_what_its_user_raises_passes_and_the_allocation_is_given_back(
 ) -> None:
     dialled = Dialled(monkeypatch, grant)
     with pytest.raises(ZeroDivisionError):
-        async with relayed_path(settings(), lambda _: None):
+        async with relayed_path(settings(), lambda _: None, Batch()):
             raise ZeroDivisionError
     (wire,) = dialled.wires
     assert methods(wire)[-1] is Method.REFRESH
@@ -304,7 +367,7 @@ async def test_a_cancelled_user_waits_for_a_silent_relay_within_a_bound(
 
     dialled = Dialled(monkeypatch, answer)
     with anyio.fail_after(module.RELEASE_TIMEOUT + 1), anyio.CancelScope() as scope:
-        async with relayed_path(settings(), lambda _: None):
+        async with relayed_path(settings(), lambda _: None, Batch()):
             silent = True
             scope.cancel()
             await anyio.sleep_forever()
@@ -323,7 +386,77 @@ async def test_a_peer_that_the_relay_forbids_ends_the_path_and_gives_the_allocat
 
     dialled = Dialled(monkeypatch, answer)
     with pytest.raises(TransportError) as caught:
-        async with relayed_path(settings(), lambda _: None):
+        async with relayed_path(settings(), lambda _: None, Batch()):
             raise AssertionError("there is no way to the peer")
     assert (caught.value.stage, caught.value.code) == (Stage.PEER_SETUP, "turn_forbidden")
     assert methods(dialled.wires[0])[-1] is Method.REFRESH
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (400, "turn_bad_request"),
+        (401, "turn_unauthorized"),
+        (403, "turn_forbidden"),
+        (437, "turn_allocation_mismatch"),
+        (440, "turn_address_family_unsupported"),
+        (441, "turn_wrong_credentials"),
+        (442, "turn_unsupported_transport"),
+        (486, "turn_quota_reached"),
+        (508, "turn_insufficient_capacity"),
+        (499, "turn_error_499"),
+    ],
+)
+async def test_what_a_relay_refuses_an_allocation_with_has_a_code_and_advice(
+    number: int, code: str
+) -> None:
+    path = path_on(ScriptedWire(error(number, REALM="realm", NONCE=b"nonce")))
+    with pytest.raises(TransportError) as caught:
+        await path.allocate()
+    assert (caught.value.stage, caught.value.code) == (Stage.TURN_ALLOCATE, code)
+    assert caught.value.message == f"the relay answered {number} Because"
+    assert caught.value.advice
+
+
+async def test_a_relay_that_refuses_every_nonce_of_its_own_is_not_asked_for_ever() -> None:
+    nonces = iter(range(1, 100))
+
+    def answer(message: bytes) -> bytes | None:
+        known = "NONCE" in parse_untrusted(message).attributes
+        fresh = b"nonce-%d" % next(nonces)
+        return error(438 if known else 401, REALM="realm", NONCE=fresh)(message)
+
+    path = path_on(ScriptedWire(answer))
+    with pytest.raises(TransportError) as caught:
+        await path.allocate()
+    assert (caught.value.stage, caught.value.code) == (Stage.TURN_ALLOCATE, "turn_stale_nonce")
+    assert next(nonces) < 20
+
+
+async def test_a_peer_of_another_family_than_the_allocation_is_told_as_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def answer(message: bytes) -> bytes | None:
+        peers = (Method.CREATE_PERMISSION, Method.CHANNEL_BIND)
+        refused = parse_untrusted(message).method in peers
+        return error(443)(message) if refused else grant(message)
+
+    Dialled(monkeypatch, answer)
+    with pytest.raises(TransportError) as caught:
+        async with relayed_path(settings(), lambda _: None):
+            raise AssertionError("there is no way to the peer")
+    told = (caught.value.stage, caught.value.code)
+    assert told == (Stage.PEER_SETUP, "turn_peer_family_mismatch")
+
+
+async def test_a_peer_whose_name_has_no_address_is_found_before_the_relay_is_dialled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dialled = Dialled(monkeypatch, grant)
+    unknown = replace(settings(), peer_host="no-such-host.invalid")
+    with pytest.raises(TransportError) as caught:
+        async with relayed_path(unknown, lambda _: None):
+            raise AssertionError("there is no way to the peer")
+    assert (caught.value.stage, caught.value.code) == (Stage.PEER_SETUP, "peer_name_unresolved")
+    assert "no-such-host.invalid" in caught.value.message
+    assert dialled.wires == []

@@ -190,6 +190,11 @@ def test_an_unknown_id_is_refused_with_what_exists() -> None:
         assert missing.value.code == "unknown_adapter"
         assert "install a plugin" in missing.value.advice
 
+    with pytest.raises(UnavailableError) as absent:
+        manager.platform_tunnel("nut")
+    assert absent.value.code == "unknown_tunnel"
+    assert absent.value.advice == "available: tun"
+
 
 def test_the_advice_counts_the_plugins_that_were_not_loaded() -> None:
     manager = PluginManager.from_modules([Plugin((provider("acme"),)), Plugin((provider("acme"),))])

@@ -1,6 +1,7 @@
 """Settings: every violation by field and code, all at once, and no value ever repeated."""
 
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
 from types import SimpleNamespace
@@ -268,6 +269,78 @@ def test_texts_are_read_as_what_the_field_is() -> None:
 )
 def test_texts_that_cannot_be_read_are_told(name: str, value: str, field: str, code: str) -> None:
     assert violations({name: value}, text=True) == [(field, code)]
+
+
+WORD = Annotated[str, setting("A word.", pattern="[a-z]+")]
+FEW = Annotated[int, setting("A few.", minimum=1, maximum=5)]
+KEY = Annotated[Secret[str], setting("A key.", pattern="[a-z]+", write_only=True)]
+
+
+class Inside(msgspec.Struct):
+    word: WORD | None = None
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad", "found"),
+    [
+        (WORD | None, "a", "A", ("value", "pattern")),
+        (
+            Annotated[str | None, setting("A word.", pattern="[a-z]+")],
+            "a",
+            "A",
+            ("value", "pattern"),
+        ),
+        (Annotated[FEW | None, msgspec.Meta(description="Some.")], 5, 6, ("value", "range")),
+        (KEY | None, "a", "A", ("value", "pattern")),
+        (WORD | FEW | None, "a", "A", ("value", "pattern")),
+        (WORD | FEW | None, 1, 0, ("value", "range")),
+        (list[WORD] | None, ["a"], ["a", "A"], ("value[1]", "pattern")),
+        (list[FEW | None], [None, 1], [None, 6], ("value[1]", "range")),
+        (list[KEY], ["a"], ["A"], ("value[0]", "pattern")),
+        (tuple[FEW, ...], [1], [0], ("value[0]", "range")),
+        (tuple[WORD, FEW], ["a", 1], ["a", 6], ("value[1]", "range")),
+        (frozenset[WORD] | None, ["a"], ["A"], ("value[0]", "pattern")),
+        (Sequence[FEW], [1], [0], ("value[0]", "range")),
+        (dict[WORD, int], {"a": 9}, {"A": 9}, ("value[key]", "pattern")),
+        (dict[str, WORD | None] | None, {"A": "a"}, {"A": "A"}, ("value[…]", "pattern")),
+        (dict[str, list[FEW]], {"A": [1]}, {"A": [6]}, ("value[…][0]", "range")),
+        (Inside | None, {"word": "a"}, {"word": "A"}, ("value.word", "pattern")),
+        (list[Inside], [{"word": "a"}], [{"word": "A"}], ("value[0].word", "pattern")),
+        (
+            dict[str, Inside],
+            {"A": {"word": "a"}},
+            {"A": {"word": "A"}},
+            ("value[…].word", "pattern"),
+        ),
+    ],
+)
+def test_constraints_hold_inside_of_what_may_be_none_and_of_containers(
+    kind: Any, good: Any, bad: Any, found: tuple[str, str]
+) -> None:
+    schema = msgspec.defstruct("Schema", [("value", kind)])
+    validate(schema, {"value": good}, "acme")
+    assert violations({"value": bad}, schema) == [found]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "found"),
+    [
+        (WORD | None, "A", ("value", "pattern")),
+        (FEW | None, "6", ("value", "range")),
+        (list[FEW | None], "[null, 6]", ("value[1]", "range")),
+        (dict[str, WORD], '{"A": "A"}', ("value[…]", "pattern")),
+    ],
+)
+def test_they_hold_for_texts_too(kind: Any, text: str, found: tuple[str, str]) -> None:
+    schema = msgspec.defstruct("Schema", [("value", kind)])
+    assert violations({"value": text}, schema, text=True) == [found]
+
+
+@pytest.mark.parametrize("kind", [list[str], dict[str, str], tuple[str, ...] | None, Inside])
+def test_a_constraint_where_it_would_never_be_looked_at_is_a_fault_of_the_schema(kind: Any) -> None:
+    marked = Annotated[kind, setting("Words.", pattern="[a-z]+")]
+    with pytest.raises(TypeError, match=r"value: pattern on a .*; put it on what is inside"):
+        describe(msgspec.defstruct("Schema", [("value", marked)]))
 
 
 def test_only_some_of_the_values_may_be_texts() -> None:

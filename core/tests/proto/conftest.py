@@ -90,7 +90,7 @@ class Dialogue:
         self._stream += data
         try:
             starts, sizes, rest = channel_data.messages_untrusted(
-                self._stream, 0, len(self._stream)
+                self._stream, 0, len(self._stream), 1000
             )
         except channel_data.FramingError as error:
             self.client.lose_stream(str(error))

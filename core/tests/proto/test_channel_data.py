@@ -13,6 +13,7 @@ from turnlane.proto.channel_data import (
     StreamFramer,
     decode_untrusted,
     encode,
+    messages_untrusted,
 )
 from turnlane.proto.stun import MessageClass, Method, build
 
@@ -165,3 +166,58 @@ class TestStreams:
         for start in range(0, len(largest), 1000):
             frames += framer.receive_untrusted(largest[start : start + 1000])
         assert [len(frame) for frame in frames] == [HEADER_SIZE + 0xFFFF]
+
+
+class TestMessagesInPlace:
+    """`messages_untrusted`, which the data plane uses, against the framer, which copies."""
+
+    @given(MESSAGES, st.data())
+    def test_however_the_stream_is_cut_and_wherever_it_lies_the_messages_are_the_same(
+        self, messages: list[bytes], data: st.DataObject
+    ) -> None:
+        stream = b"".join(messages)
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=20)))
+        offset = data.draw(st.integers(0, 9))
+        limit = data.draw(st.integers(1, 13))
+        found: list[bytes] = []
+        rest = b""
+        for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+            # What stands around is none of its business.
+            piece = rest + stream[start:end]
+            buffer = bytearray(b"\xff" * offset + piece + b"\xff" * 30)
+            begin = offset
+            while True:
+                starts, sizes, begin = messages_untrusted(buffer, begin, offset + len(piece), limit)
+                found += [
+                    bytes(buffer[at : at + size]) for at, size in zip(starts, sizes, strict=True)
+                ]
+                if len(starts) < limit:
+                    break
+            rest = bytes(buffer[begin : offset + len(piece)])
+        assert rest == b""
+        assert found == [without_padding(message) for message in messages]
+
+    @given(st.one_of(st.binary(max_size=200), MESSAGES.map(b"".join)), st.data())
+    def test_random_bytes_are_what_they_are_to_the_framer(
+        self, stream: bytes, data: st.DataObject
+    ) -> None:
+        flipped = bytearray(stream)
+        if stream:
+            flipped[data.draw(st.integers(0, len(stream) - 1))] ^= data.draw(st.integers(0, 255))
+        framer = StreamFramer()
+        try:
+            expected = frames_of(framer, bytes(flipped))
+        except FramingError:
+            with pytest.raises(FramingError):
+                messages_untrusted(flipped, 0, len(flipped), 1000)
+            return
+        starts, sizes, rest = messages_untrusted(flipped, 0, len(flipped), 1000)
+        assert [
+            bytes(flipped[at : at + size]) for at, size in zip(starts, sizes, strict=True)
+        ] == expected
+        assert rest == len(flipped) - len(framer._buffer)
+
+    def test_a_limit_leaves_the_others_for_later(self) -> None:
+        data = encode(0x4000, b"abcde", padded=True) * 3 + b"\x40"
+        assert messages_untrusted(data, 0, len(data), 2) == ([0, 12], [9, 9], 24)
+        assert messages_untrusted(data, 24, len(data), 2) == ([24], [9], 36)

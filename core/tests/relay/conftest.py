@@ -23,6 +23,7 @@ from turnlane.relay.legacy_peers import LegacyPeers
 from turnlane.relay.listener import Listener
 from turnlane.relay.server_session import ServerSession
 from turnlane.relay.session_peers import SessionPeers, SessionTerms
+from turnlane.relay.workspace import Workspace
 
 TOKEN = Secret(b"the token of this server")
 
@@ -43,6 +44,7 @@ class Wires:
 
     def __init__(self) -> None:
         self.dropped = 0
+        self._addresses: list[SocketAddress] = []
         self.boxes: dict[SocketAddress, list[bytes]] = {}
         self.news = anyio.Event()
 
@@ -50,6 +52,22 @@ class Wires:
         self.boxes.setdefault(address, []).append(data)
         self.news.set()
         self.news = anyio.Event()
+
+    def target(self, address: SocketAddress) -> SocketAddress:
+        return address
+
+    def send_batch(self, batch: Batch, target: SocketAddress) -> int:
+        for datagram in batch:
+            self.send(bytes(datagram), target)
+        return len(batch)
+
+    def number(self, address: SocketAddress) -> int:
+        if address not in self._addresses:
+            self._addresses.append(address)
+        return self._addresses.index(address)
+
+    def address(self, number: int) -> SocketAddress:
+        return self._addresses[number]
 
     def take(self, address: SocketAddress) -> list[bytes]:
         return self.boxes.pop(address, [])
@@ -135,7 +153,7 @@ P = TypeVar("P", SessionPeers, LegacyPeers)
 
 
 class Port(Generic[P]):
-    """A port of a server. Time is `now`, which tests move; flows read the real clock."""
+    """A port of a server. Time is `now`, which tests move; a flow's retries read the real clock."""
 
     def __init__(self, make_peers: Callable[["Port[P]"], P]) -> None:
         self.now = anyio.current_time()
@@ -143,12 +161,28 @@ class Port(Generic[P]):
         self.told = Told()
         self.upstream = Upstream()
         self.dtls = DtlsServer(identity(), random_bytes=token_bytes)
+        self.workspace = Workspace()
+        self.workspace.clock = lambda: self.now
         self.peers = make_peers(self)
-        self.listener = Listener(self.wires, self.dtls, self.peers, self.told)  # type: ignore[arg-type]
+        self.listener = Listener(
+            self.wires,  # type: ignore[arg-type]
+            self.dtls,
+            self.peers,
+            self.told,
+            self.workspace,
+        )
 
     def client(self, number: int = 1) -> "PortClient":
         """Return a client at an address of its own that has done nothing yet."""
         return PortClient(self, ("198.51.100.1", number))
+
+    def take(self, *datagrams: tuple[bytes, SocketAddress]) -> None:
+        """Take datagrams from the wire as one burst."""
+        received = self.workspace.received
+        received.clear()
+        for data, address in datagrams:
+            assert received.append(data, self.wires.number(address))
+        self.listener.take(received)
 
     def session(self, session_id: bytes) -> ServerSession:
         assert isinstance(self.peers, SessionPeers)
@@ -224,7 +258,7 @@ class PortClient:
 
     def deliver(self, datagrams: Iterable[bytes]) -> None:
         """Hand datagrams to the port as one burst."""
-        self.port.listener.take([(data, self.address) for data in datagrams], self.port.now)
+        self.port.take(*((data, self.address) for data in datagrams))
 
     def outgoing(self) -> list[bytes]:
         """Give up what the client's machines want to send."""
@@ -291,7 +325,8 @@ def open_port() -> Callable[..., AbstractAsyncContextManager[Port[SessionPeers]]
                     port.dtls,
                     port.upstream,
                     tasks,
-                    transmit=port.wires.send,
+                    port=port.wires,
+                    workspace=port.workspace,
                     observer=port.told,
                     random_bytes=token_bytes,
                 )
@@ -316,7 +351,8 @@ def open_legacy_port() -> Callable[..., AbstractAsyncContextManager[Port[LegacyP
                     port.upstream,
                     tasks,
                     idle_timeout=idle_timeout,
-                    transmit=port.wires.send,
+                    port=port.wires,
+                    workspace=port.workspace,
                     observer=port.told,
                 )
             )

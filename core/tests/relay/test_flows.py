@@ -8,7 +8,7 @@ import pytest
 
 from turnlane.api import AdapterError, Batch, DatagramSocket, Stage
 from turnlane.relay import flows
-from turnlane.relay.flows import FlowTable, Forwarder
+from turnlane.relay.flows import FlowTable
 
 pytestmark = pytest.mark.anyio
 
@@ -239,25 +239,3 @@ async def test_closing_the_table_closes_every_socket_and_ends_every_task() -> No
     assert all(socket.closed for socket in bench.upstream.sockets.values())
     bench.send(3, b"late")
     assert bench.upstream.attempts == 2
-
-
-async def test_a_forwarder_gathers_runs_of_a_flow_and_keeps_the_order() -> None:
-    async with running() as bench:
-        forwarder = Forwarder()
-        for flow, packet in ((1, b"a"), (1, b"b"), (2, b"c"), (1, b"d")):
-            forwarder.add(bench.table, flow, packet)
-        forwarder.flush()
-        await anyio.wait_all_tasks_blocked()
-        assert bench.upstream.sockets[1].taken == [b"a", b"b", b"d"]
-        assert bench.upstream.sockets[2].taken == [b"c"]
-
-
-async def test_a_forwarder_loses_nothing_when_a_run_is_longer_than_a_batch() -> None:
-    async with running() as bench:
-        bench.send(1, b"open")
-        await anyio.wait_all_tasks_blocked()
-        forwarder = Forwarder()
-        for number in range(1000):
-            forwarder.add(bench.table, 1, number.to_bytes(2, "big") * 400)
-        forwarder.flush()
-        assert len(bench.upstream.sockets[1].taken) == 1001

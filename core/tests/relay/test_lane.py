@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from secrets import token_bytes
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import pytest
@@ -21,38 +21,65 @@ from turnlane.api import (
 from turnlane.net.dtls import MAX_PAYLOAD
 from turnlane.net.identity import Pin
 from turnlane.net.relayed_path import PathSettings
+from turnlane.proto.channel_data import decode_untrusted, encode
 from turnlane.proto.frames import ByeCode
 from turnlane.proto.lane_health import LaneHealth
 from turnlane.relay import lane as module
 from turnlane.relay.lane import Lane, LanePlan, Security
 from turnlane.relay.membership import Membership
+from turnlane.relay.workspace import Workspace
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("dataplane")]
 
 TOKEN = Secret(b"the token of this server")
 ADDRESS = ("198.51.100.7", 7)
 SOON = 5.0
+CHANNEL = 0x4001
 
 
 class StraightPath:
-    """Stands in for a relayed path: datagrams go to a port and come from it."""
+    """Stands in for a relayed path: datagrams go to a port and come from it.
+
+    Without a `channel` they travel as they are, in place of indications; with one, as ChannelData.
+    """
 
     relayed = ADDRESS
 
-    def __init__(self, port: Any) -> None:
+    def __init__(self, port: Any, channel: int | None, *, padded: bool) -> None:
         self.stage = Stage.PEER_SETUP
         self.broken: TransportError | None = None
         self.full = False
-        self.hurried: list[float] = []
         self.released = False
+        self.channel = channel
+        self.padded = padded
+        self.bursts: list[int] = []
+        """Datagrams of each batch that went out."""
+        self.timer: float | None = None
         self._port = port
+        self._pumping: anyio.CancelScope | None = None
+        self._interruption: Exception | None = None
 
     def send(self, payload: bytes) -> bool:
+        return self._burst([payload]) == 1
+
+    def send_messages(self, batch: Batch) -> int:
+        messages = [bytes(message) for message in batch]
+        for message in messages:
+            channel, record = decode_untrusted(message)
+            assert channel == self.channel
+            assert not self.padded or len(message) % 4 == 0
+            assert len(message) - 4 - len(record) <= (3 if self.padded else 0)
+        taken = self._burst([bytes(decode_untrusted(message)[1]) for message in messages])
+        if taken:
+            self.bursts.append(taken)
+        return taken
+
+    def _burst(self, payloads: list[bytes]) -> int:
         if self.full:
-            return False
+            return 0
         self._port.now = anyio.current_time()
-        self._port.listener.take([(payload, ADDRESS)], self._port.now)
-        return True
+        self._port.take(*((payload, ADDRESS) for payload in payloads))
+        return len(payloads)
 
     def read(self, now: float) -> list[bytes]:
         if self.broken is not None:
@@ -60,27 +87,64 @@ class StraightPath:
         taken: list[bytes] = self._port.wires.take(ADDRESS)
         return taken
 
+    def read_messages(self, batch: Batch) -> int:
+        batch.clear()
+        for payload in self.read(0.0):
+            wrapped = self.channel is not None
+            message = encode(self.channel, payload, padded=False) if wrapped else payload  # type: ignore[arg-type]
+            assert batch.append(message)
+        return batch.count
+
+    def receive(self, message: bytes, now: float) -> list[bytes]:
+        return [message if self.channel is None else bytes(decode_untrusted(message)[1])]
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
     def break_down(self) -> None:
         self.broken = TransportError(self.stage, "turn_socket_failed", "broken")
         self._port.wires.send(b"", ADDRESS)
 
-    def get_timer(self) -> None:
-        return None
+    def get_timer(self) -> float | None:
+        return self.timer
 
-    def hurry(self, deadline: float) -> None:
-        self.hurried.append(deadline)
+    def handle_timer(self, now: float) -> None:
+        self.timer = None
 
     async def wait(self, deadline: float | None) -> None:
         with anyio.CancelScope(deadline=float("inf") if deadline is None else deadline):
             while ADDRESS not in self._port.wires.boxes:
                 await self._port.wires.news.wait()
 
+    async def pump(self, on_readable: Callable[[], int]) -> NoReturn:
+        with anyio.CancelScope() as self._pumping:
+            while True:
+                await self.wait(None)
+                on_readable()
+        assert self._interruption is not None
+        raise self._interruption
+
+    def interrupt(self, error: Exception) -> None:
+        self._interruption = error
+        if self._pumping is not None:
+            self._pumping.cancel()
+
 
 class Bench:
     """A lane under test, what came over it and how it ended."""
 
-    def __init__(self, port: Any, pin: Pin, *, raw: bool, token: Secret[bytes]) -> None:
-        self.path = StraightPath(port)
+    def __init__(
+        self,
+        port: Any,
+        pin: Pin,
+        *,
+        raw: bool,
+        token: Secret[bytes],
+        channel: int | None,
+        padded: bool,
+    ) -> None:
+        self.path = StraightPath(port, channel, padded=padded)
+        self.workspace = Workspace()
         self.membership = Membership(token_bytes)
         self.delivered: list[tuple[int, bytes]] = []
         self.stages: list[Stage] = []
@@ -103,6 +167,7 @@ class Bench:
                 security=Security(pin, None if raw else token),
                 membership=None if raw else self.membership,
             ),
+            workspace=self.workspace,
             deliver=self._deliver,
             on_stage=self.stages.append,
             on_drain=self._drain,
@@ -150,11 +215,15 @@ async def running(
     raw: bool = False,
     token: Secret[bytes] = TOKEN,
     ready: bool = True,
+    channel: int | None = CHANNEL,
+    padded: bool = False,
 ) -> AsyncIterator[Bench]:
-    bench = Bench(port, pin, raw=raw, token=token)
+    bench = Bench(port, pin, raw=raw, token=token, channel=channel, padded=padded)
 
     @asynccontextmanager
-    async def straight(_settings: object, _on_stage: object) -> AsyncIterator[StraightPath]:
+    async def straight(
+        _settings: object, _on_stage: object, _received: object
+    ) -> AsyncIterator[StraightPath]:
         try:
             yield bench.path
         finally:
@@ -185,7 +254,6 @@ async def test_a_lane_comes_up_carries_packets_both_ways_and_ends_its_session(
             upstream.say(b"reply")
             await bench.until(lambda: bench.delivered == [(7, b"reply")])
             assert (bench.lane.packets_sent, bench.lane.packets_received) == (2, 1)
-            assert bench.path.hurried, "what was sent is followed by a ping"
         # Cancelled, as with its session: nothing of it is kept.
         assert port.peers.sessions == {}
         assert port.told.lost == [(0, "session_closed")]
@@ -331,3 +399,119 @@ async def test_a_server_may_leave_one_lane_and_say_why(
         error = await bench.end()
         assert error is not None
         assert "lane_dead" in error.message
+
+
+async def test_a_lane_that_has_ended_takes_nothing_before_its_owner_knows(
+    open_port: Any, server_pin: Pin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop calls `_on_readable` by itself: who runs the lane hears of it a turn later."""
+    async with open_port() as port, running(monkeypatch, port, server_pin) as bench:
+        port.dtls.drop(ADDRESS)
+        port.listener.flush()
+        with pytest.raises(TransportError) as caught:
+            bench.lane._on_readable()
+        assert not bench.lane.ready
+        bench.send(1, b"too late")
+        assert bench.lane.packets_sent == 0
+        bench.path.timer = 0.0
+        bench.path.interrupt(caught.value)
+        assert await bench.end() is caught.value
+
+
+async def test_the_first_packet_after_a_pause_hurries_the_ping_that_follows_it(
+    open_port: Any, server_pin: Pin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_port() as port, running(monkeypatch, port, server_pin) as bench:
+        await anyio.wait_all_tasks_blocked()
+        nap = bench.lane._nap
+        assert nap is not None
+        idle = nap.deadline
+        bench.send(1, b"x")
+        hurried = nap.deadline
+        assert anyio.current_time() < hurried < idle
+        bench.send(1, b"y")
+        assert nap.deadline == hurried
+
+
+@pytest.mark.parametrize("padded", [False, True])
+async def test_bursts_leave_as_batches_and_arrive_as_batches(
+    open_port: Any, server_pin: Pin, monkeypatch: pytest.MonkeyPatch, padded: bool
+) -> None:
+    packets = [bytes([number]) * (number * 37 % 1300) for number in range(1, 61)]
+    async with (
+        open_port() as port,
+        running(monkeypatch, port, server_pin, padded=padded) as bench,
+    ):
+        await anyio.wait_all_tasks_blocked()
+        bench.path.bursts.clear()
+        bench.send(7, *packets)
+        assert bench.path.bursts == [60]
+        await bench.until(lambda: bool(port.upstream.sockets))
+        (upstream,) = port.upstream.sockets
+        await bench.until(lambda: upstream.taken == packets)
+        (server_lane,) = port.peers.lanes.values()
+        batch = Batch(capacity=100)
+        for packet in packets:
+            batch.append(packet, 7)
+        server_lane.send(batch, 0, 60)
+        await bench.until(lambda: bool(bench.delivered))
+        assert bench.delivered == [(7, packet) for packet in packets]
+        assert (bench.lane.packets_sent, bench.lane.packets_received) == (60, 60)
+
+
+async def test_a_lane_goes_over_to_its_channel_and_to_another_one_as_they_are_bound(
+    open_port: Any, server_pin: Pin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        open_port() as port,
+        running(monkeypatch, port, server_pin, channel=None) as bench,
+    ):
+        expected: list[tuple[int, bytes]] = []
+        for number, channel in enumerate((None, CHANNEL, CHANNEL + 1, None, CHANNEL)):
+            # Whatever binds it is an answer of the relay, after which the lane looks.
+            bench.path.channel = channel
+            bench.lane._handle_timers(anyio.current_time())
+            bench.path.bursts.clear()
+            bench.send(3, b"up %d" % number, b"and %d" % number)
+            assert bench.path.bursts == ([2] if channel is not None else [])
+            await anyio.wait_all_tasks_blocked()
+            (upstream,) = port.upstream.sockets
+            assert upstream.taken[-2:] == [b"up %d" % number, b"and %d" % number]
+            upstream.say(b"down %d" % number)
+            expected.append((3, b"down %d" % number))
+            await bench.until(lambda: bench.delivered == expected)
+        assert bench.lane.packets_sent == 10
+
+
+async def test_what_comes_over_a_channel_that_is_not_ours_or_is_no_record_harms_nothing(
+    open_port: Any, server_pin: Pin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_port() as port, running(monkeypatch, port, server_pin) as bench:
+        bench.send(1, b"x")
+        await bench.until(lambda: bool(port.upstream.sockets))
+        (server_lane,) = port.peers.lanes.values()
+        received = bench.workspace.received
+        batch = Batch()
+        for number in range(4):
+            batch.append(b"%d" % number, 1)
+        server_lane.send(batch, 0, 4)
+        records = port.wires.take(ADDRESS)
+        forged = bytearray(records[1])
+        forged[-1] ^= 1
+        received.clear()
+        for message in (
+            encode(CHANNEL, records[0], padded=False),
+            encode(CHANNEL + 1, records[1], padded=False),
+            b"",
+            b"\x40",
+            encode(CHANNEL, b"", padded=False),
+            encode(CHANNEL, records[0], padded=False),
+            encode(CHANNEL, bytes(forged), padded=False),
+            encode(CHANNEL, records[2], padded=False)[:-1],
+            encode(CHANNEL, b"\x17" + bytes(12), padded=False),
+            encode(CHANNEL, records[3], padded=False),
+        ):
+            received.append(message)
+        monkeypatch.setattr(bench.path, "receive", lambda *_: [])
+        bench.lane._take_messages(bench.path, received, received.count)  # type: ignore[arg-type]
+        assert bench.delivered == [(1, b"0"), (1, b"3")]

@@ -7,7 +7,7 @@ import pytest
 
 from turnlane.net.dtls import MAX_PAYLOAD
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("dataplane")]
 
 
 async def settled() -> None:
@@ -41,7 +41,7 @@ async def test_replies_that_no_record_holds_are_dropped_and_counted(open_legacy_
             await settled()
         client.settle()
         assert client.raw == [b"fits"]
-        assert port.peers.peers[client.address].unsendable == 2
+        assert port.peers.peers[client.address].association.unsealed == 2
 
 
 async def test_a_peer_that_is_silent_for_too_long_is_let_go(open_legacy_port: Any) -> None:
@@ -111,3 +111,26 @@ async def test_closing_the_port_says_goodbye_to_everybody(open_legacy_port: Any)
         assert [end.reason for end in client.ends] == ["close_notify"]
         assert port.upstream.sockets[0].closed
         assert port.told.lost == [(0, "shutdown")]
+
+
+async def test_a_burst_is_carried_in_order_whatever_its_first_bytes_are(
+    open_legacy_port: Any,
+) -> None:
+    """Raw payload has no frame: what looks like one is payload, too."""
+    packets = [
+        b"\x10\0\0\1",
+        b"\x30\1\0\x08" + bytes(8),
+        b"t",
+        *(bytes([n]) * 900 for n in range(40)),
+    ]
+    async with open_legacy_port() as port:
+        client = port.client().handshake()
+        client.send_raw(*packets)
+        await settled()
+        (upstream,) = port.upstream.sockets
+        assert upstream.taken == packets
+        for packet in packets:
+            upstream.say(packet)
+        await settled()
+        client.settle()
+        assert client.raw == packets

@@ -5,14 +5,14 @@ from typing import Any
 import anyio
 import pytest
 
-from turnlane.api import Stage
+from turnlane.api import Batch, Stage
 from turnlane.net.dtls import DtlsAssociation
-from turnlane.proto.frames import ByeCode
+from turnlane.proto.frames import ByeCode, Datagram, Ping, Pong, parse_untrusted
 from turnlane.proto.lane_events import LaneRefused, PeerDraining, PeerLeft
 from turnlane.proto.lane_server import LINGER as REFUSAL_LINGER
 from turnlane.relay import server_session, session_peers
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("dataplane")]
 
 ONE, TWO, THREE = (bytes([number]) * 16 for number in (1, 2, 3))
 
@@ -112,6 +112,98 @@ async def test_another_lane_needs_the_sessions_secret(open_port: Any) -> None:
         assert sorted(port.session(ONE).lanes) == [0, 1]
 
 
+# Bursts.
+
+
+async def test_flows_that_come_in_turns_keep_their_order(open_port: Any) -> None:
+    async with open_port() as port:
+        client = port.client().join()
+        packets = [(flow, b"%d" % number) for number, flow in enumerate([1, 1, 2, 1, 3, 3, 2, 1])]
+        for _ in range(2):
+            client.send_raw(*(Datagram(flow, memoryview(data)).encode() for flow, data in packets))
+            await settled()
+        taken = {upstream.flow: upstream.taken for upstream in port.upstream.sockets}
+        for flow in (1, 2, 3):
+            assert taken[flow] == 2 * [data for of, data in packets if of == flow]
+
+
+async def test_a_burst_of_several_clients_and_strangers_is_told_apart(open_port: Any) -> None:
+    async with open_port() as port:
+        clients = [port.client(number).join(bytes([number]) * 16) for number in (1, 2)]
+        burst = []
+        for number in range(6):
+            client = clients[number % 2]
+            record = Datagram(1, memoryview(b"%d" % number)).encode()
+            burst.append((client.association.encrypt(record), client.address))
+        forged = bytearray(burst[2][0])
+        forged[-1] ^= 1
+        burst[2:2] = [
+            (bytes(forged), clients[0].address),
+            (burst[1][0], clients[0].address),  # for another's keys
+            (b"", clients[0].address),
+            (burst[0][0], clients[0].address),  # again
+            (b"\x17nonsense", ("203.0.113.9", 9)),
+        ]
+        port.take(*burst)
+        await settled()
+        # Flows open in any order.
+        assert sorted(upstream.taken for upstream in port.upstream.sockets) == [
+            [b"0", b"2", b"4"],
+            [b"1", b"3", b"5"],
+        ]
+
+
+async def test_a_burst_larger_than_the_workspace_loses_nothing(open_port: Any) -> None:
+    async with open_port() as port:
+        client = port.client().join()
+        client.send(1, b"open")
+        await settled()
+        payloads = [number.to_bytes(2, "big") * 7000 for number in range(100)]
+        client.send(1, *payloads)
+        assert port.upstream.sockets[0].taken == [b"open", *payloads]
+        batch = Batch(capacity=100, size=2**21)
+        for payload in payloads:
+            batch.append(payload, 1)
+        (lane,) = port.peers.lanes.values()
+        lane.send(batch, 0, 100)
+        client.settle()
+        assert client.payloads == [(1, payload) for payload in payloads]
+
+
+async def test_a_ping_in_a_burst_counts_what_came_before_it(open_port: Any) -> None:
+    async with open_port() as port:
+        client = port.client().join()
+        record = Datagram(1, memoryview(b"x")).encode()
+        ping = Ping(77, 3).encode()
+        client.send_raw(record, record, record, ping, record)
+        pongs = [frame for frame in map(parse_untrusted, client.raw) if isinstance(frame, Pong)]
+        assert Pong(77, 3) in pongs
+
+
+async def test_what_follows_the_end_of_an_association_in_a_burst_is_nobodys(
+    open_port: Any,
+) -> None:
+    async with open_port() as port:
+        client, other = port.client(1).join(ONE), port.client(2).join(TWO)
+        before, after = (
+            client.association.encrypt(Datagram(1, memoryview(data)).encode())
+            for data in (b"before", b"after")
+        )
+        client.association.close()
+        (farewell,) = client.association.datagrams_to_send()
+        bystander = other.association.encrypt(Datagram(1, memoryview(b"other")).encode())
+        port.take(
+            (before, client.address),
+            (farewell, client.address),
+            (after, client.address),
+            (bystander, other.address),
+        )
+        await settled()
+        taken = sorted(upstream.taken for upstream in port.upstream.sockets)
+        assert taken == [[b"before"], [b"other"]]
+        assert port.told.lost == [(0, "close_notify")]
+
+
 # One session, several lanes.
 
 
@@ -169,7 +261,6 @@ async def test_replies_leave_a_silent_lane_for_one_that_is_heard_and_come_back_t
     open_port: Any,
 ) -> None:
     async with open_port() as port:
-        port.now -= server_session.STALE + 1
         one = port.client(1).join(ONE)
         two = port.client(2).join(ONE, one.secret, lane=1)
         one.send(1, b"x")
@@ -189,10 +280,10 @@ async def test_replies_leave_a_silent_lane_for_one_that_is_heard_and_come_back_t
 
 async def test_a_lane_is_not_left_because_all_lanes_are_silent(open_port: Any) -> None:
     async with open_port() as port:
-        port.now -= server_session.STALE + 5
         client = port.client().join(ONE)
         client.send(1, b"x")
         await settled()
+        port.now += server_session.STALE + 5
         port.upstream.sockets[0].say(b"reply")
         await settled()
         client.settle()

@@ -117,6 +117,7 @@ def test_a_client_that_contradicts_itself_is_refused(changes: dict[str, Any], co
         ({"provider": ProviderProfile(provider="other", link=Secret("x"))}, "unknown_provider"),
         ({"ingress": "other"}, "unknown_adapter"),
         ({"ingress": "lonely"}, "unsupported_pair"),
+        ({"ingress": "tcp"}, "streams_unavailable"),
     ],
 )
 def test_a_client_that_asks_for_what_is_not_there_is_refused(
@@ -162,6 +163,7 @@ def test_a_sound_client_passes(changes: dict[str, Any]) -> None:
         ({"egress": "chooser", "legacy_listen": "127.0.0.1:1"}, "legacy_with_client_choice"),
         ({"egress": "lonely"}, "unsupported_pair"),
         ({"egress": "other"}, "unknown_adapter"),
+        ({"egress": "tcp"}, "streams_unavailable"),
     ],
 )
 def test_a_server_that_contradicts_itself_is_refused(changes: dict[str, Any], code: str) -> None:

@@ -18,8 +18,10 @@ from turnlane.api import (
     SettingsError,
     UnavailableError,
 )
+from turnlane.plugins.manager import PluginManager
 from turnlane.runtime import resolver as module
-from turnlane.runtime.resolver import MAX_DEPTH, default_config_dir
+from turnlane.runtime.host import NobodyToAsk
+from turnlane.runtime.resolver import CONFIG_VARIABLE, MAX_DEPTH, default_config_dir
 from turnlane.telemetry import REDACTOR
 
 pytestmark = pytest.mark.anyio
@@ -216,7 +218,28 @@ async def test_a_provider_sees_the_clock_the_configuration_and_traces(
 
 
 def test_the_configuration_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert default_config_dir() == tmp_path / "turnlane"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "found"),
+    [("{}/here", "here"), ("relative/here", "relative/here"), ("~/here", "home/here")],
+)
+def test_a_variable_names_another_folder_of_configuration(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: str, found: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TURNLANE_CONFIG_DIR", chosen.format(tmp_path))
+    resolver = module.Resolver(PluginManager.from_modules([]), NobodyToAsk(), lambda: 0.0)
+    assert resolver.config_dir == tmp_path / found
+
+
+def test_an_empty_variable_names_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("TURNLANE_CONFIG_DIR", "")
     assert default_config_dir() == tmp_path / "turnlane"
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from turnlane.api import PLUGIN_GROUP, PolicyError, UnavailableError
+from turnlane.api import PLUGIN_GROUP, PolicyError
 from turnlane.scaffold.names import read_name
 from turnlane.scaffold.project import Kind, render, write
 
 NAMES = read_name("turnlane-acme-turn")
-KINDS = [Kind.PROVIDER, Kind.INGRESS, Kind.EGRESS]
+KINDS = list(Kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -27,9 +27,9 @@ def test_a_plugin_is_a_whole_distribution(kind: Kind) -> None:
         "pyproject.toml",
         "src/turnlane_acme_turn/__init__.py",
         "src/turnlane_acme_turn/plugin.py",
-        f"src/turnlane_acme_turn/{kind}.py",
+        f"src/turnlane_acme_turn/{kind.module}.py",
         "src/turnlane_acme_turn/py.typed",
-        f"tests/test_{kind}.py",
+        f"tests/test_{kind.module}.py",
     }
     for path, text in contents.items():
         assert "$package" not in text
@@ -37,7 +37,10 @@ def test_a_plugin_is_a_whole_distribution(kind: Kind) -> None:
             ast.parse(text, path)
     assert "${{ matrix.python }}" in contents[".github/workflows/ci.yml"]
     assert "the authors of turnlane-acme-turn" in contents["LICENSE"]
-    assert contents[f"src/turnlane_acme_turn/{kind}.py"].count("# FILL IN, ") == 2
+    count = 3 if kind is Kind.PLATFORM_TUNNEL else 2
+    written = contents[f"src/turnlane_acme_turn/{kind.module}.py"]
+    assert [f"# FILL IN, {n} of {count}:" in written for n in range(1, count + 1)] == [True] * count
+    assert written.count("# FILL IN, ") == count
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -59,13 +62,6 @@ def test_every_template_is_used() -> None:
     assert {folder for folder, _ in there} == {"common", *KINDS}
     assert len(there) == 5 + 5 * len(KINDS)
     assert sum(len(render(NAMES, kind)) for kind in KINDS) == len(KINDS) * 10
-
-
-def test_a_platform_tunnel_is_not_there_yet() -> None:
-    with pytest.raises(UnavailableError, match="cannot be scaffolded yet") as caught:
-        render(NAMES, Kind.PLATFORM_TUNNEL)
-    assert caught.value.code == "kind_unavailable"
-    assert "provider, ingress, egress" in caught.value.advice
 
 
 def test_files_are_written_with_the_folders_above_them(tmp_path: Path) -> None:

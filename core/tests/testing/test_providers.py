@@ -17,9 +17,10 @@ from turnlane.api import UnavailableError
 from turnlane.testing import provider_checks
 from turnlane.testing.cancellation import CancelAt
 from turnlane.testing.context import FakeProviderContext, ManualClock
+from turnlane.testing.findings import NotJudgedError
 from turnlane.testing.leftovers import Holdings, left_since
 from turnlane.testing.observation import observed
-from turnlane.testing.provider_bench import NotJudgedError, bench
+from turnlane.testing.provider_bench import bench
 from turnlane.testing.provider_checks import CHECKS, name_of
 from turnlane.testing.providers import Finding, ProviderCase, run_checks
 

@@ -14,7 +14,7 @@ import pytest
 
 from turnlane.api import TunnelRequest
 from turnlane.testing import tunnel_checks
-from turnlane.testing.provider_bench import NotJudgedError
+from turnlane.testing.findings import NotJudgedError
 from turnlane.testing.tunnel_bench import (
     WaitedError,
     ip_packet,
@@ -142,7 +142,9 @@ async def test_a_sound_tunnel_passes_every_check(samples: Any, name: str) -> Non
     ("check", "name"), [(check, name) for check, names in FAULTS.items() for name in names]
 )
 async def test_a_fault_fails_its_check_and_no_other(samples: Any, check: str, name: str) -> None:
-    findings = await run_checks(samples.case(getattr(samples, name)))
+    faulty = getattr(import_module("tunnel_faults"), name)
+
+    findings = await run_checks(samples.case(faulty))
 
     assert failed(findings) == [check], findings
     (message,) = [finding.message for finding in findings if not finding.passed]
@@ -310,20 +312,21 @@ def test_the_kit_has_no_other_names() -> None:
 
 MODULE = """
 from turnlane.testing.tunnels import TunnelConformance
+import tunnel_faults as faults
 import tunnel_samples as samples
 
 
 class TestSample(TunnelConformance):
-    case = samples.case(samples.{name})
+    case = samples.case({name})
 """
 
 
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
-        ("Sound", "34 passed"),
-        ("WithoutSettings", "32 passed, 2 skipped"),
-        ("Swallowing", "2 failed, 32 passed"),
+        ("samples.Sound", "34 passed"),
+        ("samples.WithoutSettings", "32 passed, 2 skipped"),
+        ("faults.Swallowing", "2 failed, 32 passed"),
     ],
 )
 def test_the_pytest_class_needs_no_setting_up(tmp_path: Path, name: str, counts: str) -> None:

@@ -15,15 +15,15 @@ pytestmark = pytest.mark.anyio
 async def test_the_ingress_binds_its_address(context: Any) -> None:
     socket = await UdpIngress(context, "[::1]:9000", None).open()
 
-    assert context.calls == [("bind", "::1", 9000)]
-    assert socket is context.sockets[0]
-    assert [each.closed for each in context.sockets] == [False]
+    assert context.calls == [("bind_udp", "::1", 9000)]
+    assert socket is context.opened[0]
+    assert [each.closed for each in context.opened] == [False]
 
 
 async def test_the_ingress_lets_the_system_choose_a_port(context: Any) -> None:
     await UdpIngress(context, "127.0.0.1:0").open()
 
-    assert context.calls == [("bind", "127.0.0.1", 0)]
+    assert context.calls == [("bind_udp", "127.0.0.1", 0)]
 
 
 async def test_an_ingress_with_a_malformed_address_binds_nothing(context: Any) -> None:
@@ -40,18 +40,18 @@ async def test_the_egress_connects_a_socket_for_each_flow(context: Any) -> None:
     first, second = await egress.connect(7), await egress.connect(8)
 
     assert context.calls == [
-        ("connect", "upstream.example", 51820, 7),
-        ("connect", "upstream.example", 51820, 8),
+        ("connect_udp", "upstream.example", 51820, 7),
+        ("connect_udp", "upstream.example", 51820, 8),
     ]
     assert first is not second
-    assert not any(socket.closed for socket in context.sockets)
+    assert not any(socket.closed for socket in context.opened)
 
 
 async def test_the_egress_is_tried_once_and_leaves_nothing_open(context: Any) -> None:
     await UdpEgress(context, "upstream.example:51820").prepare()
 
-    assert context.calls == [("connect", "upstream.example", 51820, 0)]
-    assert [socket.closed for socket in context.sockets] == [True]
+    assert context.calls == [("connect_udp", "upstream.example", 51820, 0)]
+    assert [socket.closed for socket in context.opened] == [True]
 
 
 async def test_an_upstream_that_cannot_be_reached_is_told_before_the_server_is_ready(

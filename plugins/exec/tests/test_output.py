@@ -15,9 +15,10 @@ from turnlane.api import (
     RelayTransport,
     Secret,
     Stage,
+    is_host,
 )
 from turnlane.telemetry.redaction import find_leaks
-from turnlane_exec.output import MAX_ENDPOINTS, MAX_TTL, is_host, parse_output_untrusted
+from turnlane_exec.output import MAX_ENDPOINTS, MAX_TTL, parse_output_untrusted
 from turnlane_exec.violations import ViolationsError
 
 NOW = 1_700_000_000.75

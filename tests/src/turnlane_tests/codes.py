@@ -7,12 +7,13 @@ something only passes it on. A code that the source does not spell out is found 
 
 import ast
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-_TEXTS = {"str", "ViolationCode"}
+_TEXT = re.compile(r"str|ViolationCode|Literal\[.*\]")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -21,8 +22,9 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 class Found:
     """What was found.
 
-    `codes` has the files of each code; `hidden` the expressions that give a code but do not say
-    which, each as `file: expression`.
+    `codes` has for each code what it is given to, as `Class` or `Class at stage` where the stage
+    stands beside it. `hidden` has the expressions that give a code but do not say which, each as
+    `file: expression`.
     """
 
     codes: dict[str, set[str]] = field(default_factory=dict)
@@ -129,7 +131,7 @@ class _Search:
             if values is None:
                 found.hidden.add(f"{call.source.place}: {ast.unparse(given)}")
             for value in filter(None, values or ()):
-                found.codes.setdefault(value, set()).add(call.source.place)
+                found.codes.setdefault(value, set()).add(_told(call))
         for source in self._sources:
             for node in ast.walk(source.tree):
                 # A property makes a code out of something else.
@@ -156,7 +158,7 @@ class _Search:
                 return [_position(each, "code")] if _takes(each) else []
         bases = [base for name in map(_name, node.bases) for _, base in self._classes.get(name, ())]
         for number, each in enumerate(self._fields(node)):
-            if _is_name(each.target, "code") and _is_text(each.annotation):
+            if each in node.body and _is_name(each.target, "code") and _is_text(each.annotation):
                 return [number]
         return [position for base in bases for position in self._class_position(base)][:1]
 
@@ -168,7 +170,10 @@ class _Search:
     def _values(
         self, given: ast.expr, source: Source, inside: tuple[_Function, ...]
     ) -> set[str] | None:
-        """Return what an expression can be; None where the source does not say."""
+        """Return what an expression can be: nothing where it only passes on what something has.
+
+        None where the source does not say.
+        """
         match given:
             case ast.Constant(value=str(value)):
                 return {value}
@@ -210,24 +215,30 @@ class _Search:
                 found: set[str] = set()
                 for call in calls:
                     argument = _argument(call.node, position)
-                    values = argument and self._values(argument, call.source, call.inside)
-                    if not values:
+                    if argument is None:
+                        return None
+                    values = self._values(argument, call.source, call.inside)
+                    if values is None:
                         return None
                     found |= values
-                return found or None
+                return found if calls else None
         constant = _constants(source.tree).get(name) or self._constants.get(name)
         return None if constant is None else {constant}
 
     def _all(
         self, given: Iterable[ast.expr], source: Source, inside: tuple[_Function, ...]
     ) -> set[str] | None:
-        found: set[str] = set()
-        for each in given:
-            values = self._values(each, source, inside)
-            if values is None:
-                return None
-            found |= values
-        return found or None
+        known = [self._values(each, source, inside) for each in given]
+        texts = [values for values in known if values is not None]
+        return set().union(*texts) if known and len(texts) == len(known) else None
+
+
+def _told(call: _Call) -> str:
+    """Return what a code is given to, and the stage beside it."""
+    match call.node.args:
+        case [ast.Attribute(value=ast.Name(id="Stage"), attr=stage), *_]:
+            return f"{call.names[0]} at {stage.lower()}"
+    return call.names[0]
 
 
 def _calls(source: Source) -> Iterator[_Call]:
@@ -325,7 +336,7 @@ def _is_name(node: ast.expr, name: str) -> bool:
 
 
 def _is_text(annotation: ast.expr | None) -> bool:
-    return annotation is not None and ast.unparse(annotation) in _TEXTS
+    return annotation is not None and _TEXT.fullmatch(ast.unparse(annotation)) is not None
 
 
 def _name(node: ast.expr) -> str:

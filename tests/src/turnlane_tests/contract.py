@@ -9,18 +9,21 @@ from typing import Any
 import msgspec
 
 import turnlane.api
+from turnlane.api.deprecation import RENAMED
 
-_KINDS = {
-    int(inspect.Parameter.VAR_POSITIONAL): "*",
-    int(inspect.Parameter.VAR_KEYWORD): "**",
-    int(inspect.Parameter.KEYWORD_ONLY): "keyword ",
+_KINDS: dict[object, str] = {
+    inspect.Parameter.VAR_POSITIONAL: "*",
+    inspect.Parameter.VAR_KEYWORD: "**",
+    inspect.Parameter.KEYWORD_ONLY: "keyword",
 }
 _MODULES = re.compile(r"\b(?:typing|collections\.abc|contextlib|pathlib|turnlane\.api\.\w+)\.")
 
 
 def snapshot() -> dict[str, Any]:
     """Return names, signatures, fields and defaults, in a form that can be compared and stored."""
-    described = {name: _describe(getattr(turnlane.api, name)) for name in turnlane.api.__all__}
+    names = {name: name for name in turnlane.api.__all__}
+    names |= {name: now.instead for name, now in RENAMED.items()}  # they are kept all the same
+    described = {name: _describe(getattr(turnlane.api, now)) for name, now in names.items()}
     hooks = inspect.getmembers(turnlane.api.hooks, _is_hook)
     return {
         "names": dict(sorted(described.items())),
@@ -110,27 +113,30 @@ def _is_ours(name: str, member: Any) -> bool:
     return inspect.isfunction(function) and function.__module__.startswith("turnlane.")
 
 
-def _member(member: Any) -> str:
+def _member(member: Any) -> dict[str, Any]:
     if isinstance(member, property) and member.fget is not None:
-        shown = "property" if member.fset is None else "settable property"
-        return f"{shown} -> {_type(inspect.signature(member.fget).return_annotation)}"
+        returns = _type(inspect.signature(member.fget).return_annotation)
+        return {"kind": "property" if member.fset is None else "settable property", "is": returns}
     if isinstance(member, (classmethod, staticmethod)):
-        return f"{type(member).__name__} {_signature(member.__func__)}"
-    prefix = "async " if inspect.iscoroutinefunction(member) else ""
-    return prefix + _signature(member)
+        return {"kind": type(member).__name__, **_signature(member.__func__)}
+    kind = "async method" if inspect.iscoroutinefunction(member) else "method"
+    return {"kind": kind, **_signature(member)}
 
 
-def _signature(function: Any) -> str:
+def _signature(function: Any) -> dict[str, Any]:
+    """Return what a function takes, by name with place, type and default, and what it returns."""
     signature = inspect.signature(function)
-    parts = []
-    for parameter in signature.parameters.values():
-        shown = parameter.name
+    parameters = {}
+    for number, parameter in enumerate(signature.parameters.values()):
+        shown = _KINDS.get(parameter.kind) or f"{number}"
         if parameter.annotation is not parameter.empty:
             shown += f": {_type(parameter.annotation)}"
         if parameter.default is not parameter.empty:
             shown += f" = {parameter.default!r}"
-        parts.append(_KINDS.get(int(parameter.kind), "") + shown)
-    return f"({', '.join(parts)}) -> {_type(signature.return_annotation)}"
+        parameters[parameter.name] = shown
+    for old, new in getattr(function, "former_names", {}).items():
+        parameters[old] = parameters[new]
+    return {"parameters": parameters, "returns": _type(signature.return_annotation)}
 
 
 def _type(annotation: Any) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import turnlane.api
-from turnlane.api import ProviderDescriptor
+from turnlane.api import AdapterDescriptor, PlatformTunnelDescriptor, ProviderDescriptor
 from turnlane.plugins.manager import PluginManager
 from turnlane.plugins.settings import describe
 from turnlane_tests.clean import ROOT
@@ -25,6 +25,7 @@ ORDER = {
     "descriptors": "Descriptors",
     "provider": "Providers",
     "credentials": "Relay credentials",
+    "authority": "Host and port",
     "settings": "Settings",
     "challenge": "Challenges",
     "artifact": "Artifacts",
@@ -32,6 +33,7 @@ ORDER = {
     "stages": "Stages",
     "secrets": "Secrets",
     "version": "Version",
+    "deprecation": "Deprecations",
     "adapters": "Adapters",
     "batch": "Batches of datagrams",
     "streams": "Streams",
@@ -142,31 +144,30 @@ class Page:
                 self._add(f"{name}{called}\n```\n" if called else "```\n")
             case ast.FunctionDef(name=name):
                 self._add(f"```python\n{name}{_arguments(node)}\n```\n")
-            case ast.Assign(value=ast.Constant()):
+            case ast.Assign(value=ast.Constant() | ast.Subscript()):
                 self._add(f"```python\n{ast.unparse(node.targets[0])} = {_code(node.value)}\n```\n")
 
     def _class(self, node: ast.ClassDef, place: str) -> None:
+        bases = {_code(base) for base in node.bases}
+        is_struct = "msgspec.Struct" in bases
         rows = []
-        is_enum = any("Enum" in ast.unparse(base) for base in node.bases)
         for each, text in _with_docstrings(node.body):
+            cells: list[str] = []
             if isinstance(each, ast.AnnAssign):
-                name, kind = _code(each.target), _code(each.annotation)
-                default = "required" if each.value is None else f"`{_cell(_code(each.value))}`"
-                rows.append((name, f"`{_cell(kind)}`", default, text))
-            elif isinstance(each, ast.Assign) and is_enum:
-                rows.append((ast.unparse(each.targets[0]), _value(each), "", text))
+                cells = [_code(each.target), _code(each.annotation)]
+                if is_struct:
+                    cells.append("" if each.value is None else _code(each.value))
+            elif isinstance(each, ast.Assign) and "StrEnum" in bases:
+                cells = [_code(each.targets[0]), str(ast.literal_eval(each.value))]
+            if cells:
+                self._missing(text, f"{place}.{cells[0]}")
+                shown = [f"`{_cell(cell)}`" if cell else "required" for cell in cells]
+                rows.append([*shown, _cell(self._linked(" ".join(text.split())))])
         if rows:
-            columns = (
-                "| member | value | meaning |\n|---|---|---|"
-                if is_enum
-                else ("| field | type | default | meaning |\n|---|---|---|---|")
-            )
-            self._add(columns)
-        for name, kind, default, text in rows:
-            self._missing(text, f"{place}.{name}")
-            told = _cell(self._linked(" ".join(text.split())))
-            cells = [f"`{name}`", kind, *([] if is_enum else [default]), told]
-            self._add(f"| {' | '.join(cells)} |")
+            columns = ["member", "value"] if "StrEnum" in bases else ["name", "type"]
+            columns += ["default", "meaning"] if is_struct else ["meaning"]
+            for row in (columns, ["---"] * len(columns), *rows):
+                self._add(f"| {' | '.join(row)} |")
         self._add("")
         for method in _methods(node):
             if not method.name.startswith("_"):
@@ -207,28 +208,43 @@ class Page:
         return re.sub(r"`([A-Za-z_.]+)`", link, text)
 
 
-def providers() -> str:
-    """Return the page of what the shipped providers can do and can be told."""
-    manager = PluginManager.load({})
-    shipped = [
-        each
-        for each in manager.providers().values()
-        if (
-            ROOT / "plugins" / each.implementation.partition(".")[0].removeprefix("turnlane_")
-        ).exists()
+Descriptor = ProviderDescriptor | AdapterDescriptor | PlatformTunnelDescriptor
+
+
+def shipped(manager: PluginManager) -> list[Descriptor]:
+    """Return the descriptors of this tree's plugins: providers first, in the order of their ids."""
+    offered: list[Descriptor] = [
+        *manager.providers().values(),
+        *manager.ingress_adapters().values(),
+        *manager.egress_adapters().values(),
+        *manager.platform_tunnels().values(),
     ]
+    own = [each for each in offered if folder(each).exists()]
+    return sorted(own, key=lambda each: (not isinstance(each, ProviderDescriptor), each.id))
+
+
+def folder(descriptor: Descriptor) -> Path:
+    """Return the folder of a plugin's distribution, which is there for those of this tree."""
+    package = descriptor.implementation.partition(".")[0]
+    return ROOT / "plugins" / package.removeprefix("turnlane_")
+
+
+def providers() -> str:
+    """Return the page of what the shipped plugins can do and can be told."""
+    manager = PluginManager.load({})
     lines = [_PROVIDERS]
-    for provider in sorted(shipped, key=lambda each: each.id):
-        lines += [f"## `{provider.id}`", "", f"{provider.summary}.", ""]
-        lines += [f"    {link}" for link in provider.example_links]
-        lines += ["", _capabilities(provider), ""]
-        if provider.settings is not None:
-            rows = _settings(describe(manager.load_settings(provider.settings)))
-            lines += [_COLUMNS, *rows, ""]
+    for each in shipped(manager):
+        if not isinstance(each, ProviderDescriptor) and each.settings is None:
+            continue
+        lines += [f"## `{each.id}`", "", f"{each.summary}.", ""]
+        if isinstance(each, ProviderDescriptor):
+            lines += [f"    {link}" for link in each.example_links]
+            lines += ["", _capabilities(each), ""]
+        if each.settings is not None:
+            lines += [_COLUMNS, *_settings(describe(manager.load_settings(each.settings))), ""]
         else:
             lines += ["No settings.", ""]
-        readme = f"../../plugins/{_folder(provider).name}/README.md"
-        lines += [f"More: [its README]({readme}).", ""]
+        lines += [f"More: [its README](../../plugins/{folder(each).name}/README.md).", ""]
     return "\n".join(lines).strip() + "\n"
 
 
@@ -242,11 +258,6 @@ tells the same of any provider that is installed. How to give settings:
 
 
 _COLUMNS = "| setting | value | default | kept | meaning |\n|---|---|---|---|---|"
-
-
-def _folder(provider: ProviderDescriptor) -> Path:
-    """Return the folder of a provider's distribution, which is there for those of this tree."""
-    return ROOT / "plugins" / provider.implementation.partition(".")[0].removeprefix("turnlane_")
 
 
 def _capabilities(provider: ProviderDescriptor) -> str:
@@ -287,10 +298,6 @@ def _notice(name: str) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", r"\|")
-
-
-def _value(member: ast.Assign) -> str:
-    return f"`{_cell(str(ast.literal_eval(member.value)))}`"
 
 
 def _methods(node: ast.ClassDef) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:

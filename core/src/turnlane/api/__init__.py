@@ -1,5 +1,7 @@
 """The plugin contract: everything a plugin may import from Turnlane, and nothing else."""
 
+from typing import TYPE_CHECKING
+
 from turnlane.api.adapters import AdapterContext, DatagramEgress, DatagramIngress, DatagramSocket
 from turnlane.api.artifact import (
     Artifact,
@@ -11,6 +13,7 @@ from turnlane.api.artifact import (
     StageRequest,
     StageResponse,
 )
+from turnlane.api.authority import AuthorityError, is_host, parse_authority
 from turnlane.api.batch import HEADROOM, MAX_DATAGRAM, Batch
 from turnlane.api.challenge import Challenge, ChallengeAnswer, ChallengePort
 from turnlane.api.credentials import (
@@ -20,6 +23,7 @@ from turnlane.api.credentials import (
     Renewal,
     Resolution,
 )
+from turnlane.api.deprecation import TurnlaneDeprecationWarning, present_name
 from turnlane.api.descriptors import (
     AdapterDescriptor,
     Direction,
@@ -74,6 +78,7 @@ __all__ = [
     "ArtifactError",
     "ArtifactOutcome",
     "ArtifactResolution",
+    "AuthorityError",
     "Batch",
     "ByteStream",
     "Challenge",
@@ -118,11 +123,19 @@ __all__ = [
     "TunnelCapability",
     "TunnelDevice",
     "TunnelRequest",
+    "TurnlaneDeprecationWarning",
     "TurnlaneError",
     "UnavailableError",
     "Violation",
     "ViolationCode",
     "hookimpl",
     "hookspec",
+    "is_host",
+    "parse_authority",
     "setting",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of these
+
+    def __getattr__(name: str) -> object:
+        return globals()[present_name(name)]

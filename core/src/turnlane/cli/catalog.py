@@ -1,4 +1,4 @@
-"""`turnlane providers | adapters | pairs | plugins`: what is installed, and what became of it."""
+"""`turnlane providers | adapters | pairs | tunnels | plugins`: what is installed, and its fate."""
 
 import sys
 from collections.abc import Iterator
@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from turnlane.cli import options
-from turnlane.cli.plugins import new_plugin
+from turnlane.cli.plugins import check_plugin, new_plugin
 
 if TYPE_CHECKING:
-    from turnlane.api import AdapterDescriptor, ProviderDescriptor
+    from turnlane.api import AdapterDescriptor, PlatformTunnelDescriptor, ProviderDescriptor
     from turnlane.plugins.loader import Kind
     from turnlane.plugins.manager import PluginManager
 
 providers = typer.Typer(rich_markup_mode=None, add_completion=False)
 adapters = typer.Typer(rich_markup_mode=None, add_completion=False)
 pairs = typer.Typer(rich_markup_mode=None, add_completion=False)
+tunnels = typer.Typer(rich_markup_mode=None, add_completion=False)
 plugins = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
@@ -144,9 +145,30 @@ def list_pairs(json: options.Json = False) -> None:
     write_table(("INGRESS", "EGRESS", "TRAFFIC"), rows, empty="No pair is supported.")
 
 
+@tunnels.callback()
+def tunnels_group() -> None:
+    """List the platform tunnels that are installed."""
+
+
+@tunnels.command("list")
+def list_tunnels(json: options.Json = False) -> None:
+    """List the platform tunnels that are installed: a host's ways to capture traffic."""
+    from turnlane.cli.output import write_json, write_table
+    from turnlane.plugins.loader import Kind
+
+    manager = _manager()
+    found = manager.platform_tunnels().values()
+    if json:
+        write_json([_told(manager, Kind.PLATFORM_TUNNEL, one) for one in found])
+        return
+    rows = [(one.id, ", ".join(one.platforms), one.title, one.stability) for one in found]
+    columns = ("ID", "PLATFORMS", "TITLE", "STABILITY")
+    write_table(columns, rows, empty="No platform tunnel is installed.")
+
+
 @plugins.callback()
 def plugins_group() -> None:
-    """List every plugin that was found, with what became of it, or make a new one."""
+    """List every plugin that was found, with what became of it; make one, or check one."""
 
 
 @plugins.command("list")
@@ -170,6 +192,7 @@ def list_plugins(json: options.Json = False) -> None:
 
 
 plugins.command("new")(new_plugin)
+plugins.command("check")(check_plugin)
 
 
 def _manager() -> "PluginManager":
@@ -186,7 +209,9 @@ def _manager() -> "PluginManager":
 
 
 def _told(
-    manager: "PluginManager", kind: "Kind", descriptor: "ProviderDescriptor | AdapterDescriptor"
+    manager: "PluginManager",
+    kind: "Kind",
+    descriptor: "ProviderDescriptor | AdapterDescriptor | PlatformTunnelDescriptor",
 ) -> dict[str, Any]:
     from msgspec import to_builtins
 

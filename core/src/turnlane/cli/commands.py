@@ -19,6 +19,7 @@ BUILT_IN = {
     "providers": "The providers that are installed.",
     "adapters": "The local and upstream ends that are installed.",
     "pairs": "The combinations of local and upstream end that are supported.",
+    "tunnels": "The platform tunnels that are installed.",
     "plugins": "Every plugin that was found, with what became of it.",
     "identity": "The key that a tunnel server proves itself with.",
 }
@@ -31,6 +32,7 @@ _MODULES = {
     "providers": "turnlane.cli.catalog:providers",
     "adapters": "turnlane.cli.catalog:adapters",
     "pairs": "turnlane.cli.catalog:pairs",
+    "tunnels": "turnlane.cli.catalog:tunnels",
     "plugins": "turnlane.cli.catalog:plugins",
     "identity": "turnlane.cli.identity:app",
 }

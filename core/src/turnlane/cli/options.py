@@ -225,9 +225,18 @@ def require_link(ctx: typer.Context) -> Secret[str]:
 
     Raises `PolicyError` where there is none.
     """
+    return _hidden(require_secret(ctx, "link"))
+
+
+def optional_link(ctx: typer.Context) -> Secret[str] | None:
+    """Return the link, hidden as `require_link` does, or None where there is none."""
+    link = read_secret(ctx, "link")
+    return None if link is None else _hidden(link)
+
+
+def _hidden(link: Secret[str]) -> Secret[str]:
     from turnlane.telemetry import REDACTOR
 
-    link = require_secret(ctx, "link")
     REDACTOR.add(link)
     password = link.reveal().partition("://")[2].rpartition("@")[0].partition(":")[2]
     REDACTOR.add(Secret(password), Secret(unquote(password)))
@@ -255,9 +264,7 @@ def provider_profile(ctx: typer.Context, provider: str, *, interactive: bool) ->
         provider=provider,
         link=require_link(ctx),
         settings=file_settings(ctx, "settings"),
-        text_settings=_text_settings(
-            ctx.params["settings"] or (), "--set", "turnlane providers show ID"
-        ),
+        text_settings=provider_text_settings(ctx),
         interactive=interactive,
     )
 
@@ -266,6 +273,11 @@ def file_settings(ctx: typer.Context, table: str) -> dict[str, Any]:
     """Return a table of settings of the configuration file."""
     tables: dict[str, dict[str, Any]] = ctx.meta.get(FILE_SETTINGS, {})
     return tables.get(table, {})
+
+
+def provider_text_settings(ctx: typer.Context) -> dict[str, Secret[str]]:
+    """Return what `--set` has told; raises `PolicyError`."""
+    return _text_settings(ctx.params["settings"] or (), "--set", "turnlane providers show ID")
 
 
 def adapter_text_settings(ctx: typer.Context, direction: str) -> dict[str, Secret[str]]:

@@ -151,6 +151,7 @@ class FastDatagrams:
         self._name_size = 16 if self._family == socket.AF_INET else 28
         self._sending = native.SendVectors()
         self._gso = True
+        self._spare: Batch | None = None
         self._kept: Batch | None = None
         self._kept_from = 0
         opened.setsockopt(native.SOL_UDP, native.UDP_GRO, 1)
@@ -289,19 +290,18 @@ class FastDatagrams:
     def _read_small(self, batch: Batch, flow: int | Number) -> int:
         """Read into a batch that cannot hold what one call may bring, keeping what is left over."""
         batch.clear()
-        kept = self._kept
-        if kept is None:
-            kept = Batch(native.MAX_SEGMENTS, native.SLOT)
-            if not self.read(kept, flow):
-                return 0
-            self._kept_from = 0
-        while self._kept_from < kept.count:
-            index = self._kept_from
-            if not batch.append(kept.packet(index), kept.flows[index]):
-                break
-            self._kept_from += 1
-        self._kept = kept if self._kept_from < kept.count else None
-        return batch.count
+        while True:
+            kept = self._kept
+            if kept is None:
+                kept = self._spare = self._spare or Batch(native.MAX_SEGMENTS, native.SLOT)
+                if not self.read(kept, flow):
+                    return batch.count
+                self._kept_from = 0
+            for index in range(self._kept_from, kept.count):
+                if not batch.append(kept.packet(index), kept.flows[index]):
+                    self._kept, self._kept_from = kept, index
+                    return batch.count
+            self._kept = None
 
     # Sending
 

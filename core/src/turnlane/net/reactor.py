@@ -8,9 +8,13 @@ import asyncio  # noqa: TID251 this is the place for it
 import socket
 import time
 from collections.abc import Callable
+from math import inf
 from typing import NoReturn
 
 import anyio
+from anyio.lowlevel import RunVar
+
+from turnlane.net import native
 
 SAMPLE = 32
 """Wake-ups after which the nap is thought over."""
@@ -21,11 +25,11 @@ LONGEST_NAP = 100e-6
 _SMALL = 4
 """Datagrams a wake-up, on average: above, batches are good without a nap."""
 
-_FREQUENT = 9_000.0
-"""Wake-ups a second below which a nap of `LONGEST_NAP` would find nothing more."""
+_FREQUENT = 12_000.0
+"""Wake-ups a second below which a nap of `LONGEST_NAP` finds hardly anything more."""
 
-_SLACK = 60e-6
-"""Seconds by which a sleep usually exceeds what was asked for: the timer's slack, and waking."""
+_SHARP_NAP, _BLUNT_NAP = 70e-6, 40e-6
+"""What is asked for, so that waking included it is no longer: with a sharp timer, and without."""
 
 
 def loop_clock() -> Callable[[], float]:
@@ -36,19 +40,41 @@ def loop_clock() -> Callable[[], float]:
         return anyio.current_time
 
 
+class Rest:
+    """When the loop last ended a nap: what a nap of one socket waited for, it waited for for all."""
+
+    def __init__(self) -> None:
+        self.ended = -inf
+
+
+_rest: RunVar[Rest] = RunVar("turnlane_rest")
+
+
 class Moderation:
     """Decides how long to nap before a wake-up's datagrams are read, so that more come together.
 
     A nap pays when wake-ups are many and each brings little: it saves wake-ups, and adds at most
-    `LONGEST_NAP` to the way of a datagram. At lower rates there is none.
+    `LONGEST_NAP` to the way of a datagram. At lower rates there is none. All sockets of a loop
+    share `rest`.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], rest: Rest, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self.nap = 0.0
+        self._length = _SHARP_NAP if native.sharpen_timer() else _BLUNT_NAP
         self._clock = clock
+        self._rest = rest
+        self._sleep = sleep
         self._wakeups = 0
         self._datagrams = 0
         self._since = clock()
+
+    def take_nap(self) -> None:
+        """Sleep for `nap` seconds, unless the loop has just done so for another socket."""
+        if self._clock() - self._rest.ended >= LONGEST_NAP:
+            self._sleep(self.nap)
+            self._rest.ended = self._clock()
 
     def note(self, datagrams: int) -> None:
         """Take note of a wake-up and of what it brought."""
@@ -60,11 +86,10 @@ class Moderation:
     def _think(self) -> None:
         now = self._clock()
         elapsed = max(now - self._since, 1e-6)
-        rate = self._datagrams / elapsed
         few = self._datagrams < _SMALL * self._wakeups
         # While napping the wake-ups are fewer because of it: then the datagrams' rate decides.
-        frequent = (rate if self.nap else self._wakeups / elapsed) > _FREQUENT
-        self.nap = LONGEST_NAP - _SLACK if frequent and few else 0.0
+        rate = (self._datagrams if self.nap else self._wakeups) / elapsed
+        self.nap = self._length if few and rate > _FREQUENT else 0.0
         self._wakeups = self._datagrams = 0
         self._since = now
 
@@ -118,13 +143,16 @@ class Readiness:
         raise AssertionError("only an exception ends the wait")
 
     def _called(self, clock: Callable[[], float]) -> Callable[[], None]:
-        moderation = Moderation(clock)
+        rest = _rest.get(None)
+        if rest is None:
+            rest = Rest()
+            _rest.set(rest)
+        moderation = Moderation(clock, rest)
         on_readable = self._on_readable
-        sleep = time.sleep
 
         def called() -> None:
             if moderation.nap:
-                sleep(moderation.nap)
+                moderation.take_nap()
             try:
                 moderation.note(on_readable())
             except Exception as error:

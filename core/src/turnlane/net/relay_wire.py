@@ -192,6 +192,7 @@ class StreamWire:
         self._pumping: anyio.CancelScope | None = None
         self._interruption: Exception = anyio.ClosedResourceError()
         self._rest = b""
+        self._more = False
         self.dropped = 0
 
     def read(self, batch: Batch) -> int:
@@ -203,11 +204,12 @@ class StreamWire:
         batch.clear()
         end = len(self._rest)
         batch.buffer[:end] = self._rest
-        for chunk in self._take(len(batch.buffer) - end):
+        for chunk in () if self._more else self._take(len(batch.buffer) - end):
             batch.buffer[end : end + len(chunk)] = chunk
             end += len(chunk)
-        starts, sizes, begin = messages_untrusted(batch.buffer, 0, end)
+        starts, sizes, begin = messages_untrusted(batch.buffer, 0, end, batch.capacity)
         batch.count = len(starts)
+        self._more = batch.count == batch.capacity
         batch.starts[: batch.count] = starts
         batch.sizes[: batch.count] = sizes
         self._rest = bytes(batch.view[begin:end])
@@ -251,7 +253,7 @@ class StreamWire:
         Returns early, with nothing to read, when a write meanwhile has left a backlog, and when a
         backlog has gone.
         """
-        if self._tls is not None and self._tls.ended:
+        if self._more or (self._tls is not None and self._tls.ended):
             await checkpoint()
         elif self._backlog:
             async with anyio.create_task_group() as tasks:

@@ -110,8 +110,10 @@ class TcpOffer:
         self._stream = stream
 
     async def accept(self) -> ByteStream:
-        """Return the stream; nothing is told, for TCP has no words for it."""
-        await checkpoint()
+        """Return the stream; nothing is told, for TCP has no words for it.
+
+        It does not wait, so that a cancellation cannot come between the connection and its owner.
+        """
         return self._stream
 
     async def refuse(self, error: TurnlaneError) -> None:  # noqa: ARG002 TCP has no words for it

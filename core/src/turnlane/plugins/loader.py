@@ -27,6 +27,7 @@ from turnlane.api import (
     ProviderDescriptor,
     hooks,
 )
+from turnlane.plugins.deprecations import tolerated
 from turnlane.plugins.discovery import (
     CHOOSE_VARIABLE,
     DISABLE_VARIABLE,
@@ -223,8 +224,9 @@ def _load(candidate: Candidate, load: Callable[[], object], loaded: list[Loaded]
     """Load one plugin; when it is sound, append it to those that are loaded already."""
     try:
         _check_name(candidate, loaded)
-        plugin = _guarded("import_failed", "importing it", load)
-        offer = _guarded("hook_failed", "asking its hooks", partial(examine, plugin))
+        with tolerated(candidate.name):
+            plugin = _guarded("import_failed", "importing it", load)
+            offer = _guarded("hook_failed", "asking its hooks", partial(examine, plugin))
         _check_ids(offer, loaded)
     except PluginError as error:
         record = candidate.record(error.status, error.code, error.reason)

@@ -19,6 +19,7 @@ from turnlane.api import (
     TrafficClass,
     UnavailableError,
 )
+from turnlane.plugins.deprecations import tolerated
 from turnlane.plugins.discovery import chosen_names, disabled_names, discover_plugins
 from turnlane.plugins.loader import Kind, Loaded, load_modules, load_plugins
 from turnlane.plugins.records import PluginRecord, PluginStatus, describe
@@ -214,7 +215,8 @@ class PluginManager:
 def _load_class(what: str, reference: str, methods: Sequence[str] = ()) -> type[object]:
     module, _, name = reference.partition(":")
     try:
-        found = getattr(import_module(module), name)
+        with tolerated(what):
+            found = getattr(import_module(module), name)
     except (KeyboardInterrupt, UnavailableError):
         raise
     except BaseException as error:

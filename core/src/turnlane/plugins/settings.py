@@ -9,8 +9,7 @@ from typing import Any
 
 import msgspec
 
-from turnlane.api import Secret, SettingsError, Violation
-from turnlane.api.settings import ViolationCode
+from turnlane.api import Secret, SettingsError, Violation, ViolationCode
 from turnlane.plugins.records import one_line
 from turnlane.plugins.schemas import Shape
 
@@ -53,6 +52,7 @@ def describe(schema: type[msgspec.Struct]) -> list[dict[str, Any]]:
 
     The default of what is `write_only` or has a secret in it is left out. `limits` are the
     constraints in words; `fields` describes a table inside, or the tables that a list is of.
+    Raises `TypeError` for a constraint in a place where it would never be looked at.
     """
     return _described(schema, MAX_DEPTH)
 
@@ -85,6 +85,7 @@ def _described(schema: type[msgspec.Struct], depth: int) -> list[dict[str, Any]]
         if shape.choices:
             entry["choices"] = shape.choices
         if constraints := shape.constraints():
+            _check_place(field.encode_name, shape, constraints)
             entry["constraints"] = constraints
             entry["limits"] = shape.limits
         inner = _inner(shape)
@@ -97,6 +98,15 @@ def _described(schema: type[msgspec.Struct], depth: int) -> list[dict[str, Any]]
             entry["default"] = msgspec.to_builtins(default, enc_hook=str)
         described.append(entry)
     return described
+
+
+def _check_place(name: str, shape: Shape, constraints: Collection[str]) -> None:
+    if not (shape.is_list or shape.is_mapping or shape.is_struct):
+        return
+    misplaced = sorted(set(constraints) - {"min_length", "max_length"})
+    if misplaced:
+        told = f"{name}: {', '.join(misplaced)} on a {shape.name}; put it on what is inside"
+        raise TypeError(told)
 
 
 def _inner(shape: Shape) -> type[msgspec.Struct] | None:

@@ -53,17 +53,18 @@ def decode_untrusted(datagram: bytes | bytearray | memoryview) -> tuple[int, mem
 
 
 def messages_untrusted(
-    buffer: bytes | bytearray | memoryview, begin: int, end: int
+    buffer: bytes | bytearray | memoryview, begin: int, end: int, limit: int
 ) -> tuple[list[int], list[int], int]:
     """Cut `buffer[begin:end]`, a piece of a byte stream that begins with a message, in messages.
 
-    Returns where they begin and how long they are without padding, and where the first incomplete
-    one begins. Raises `FramingError` when something else stands where a message must begin.
+    Returns where at most `limit` of them begin and how long they are without padding, and where
+    what follows begins: an incomplete one, unless there are more. Raises `FramingError` when
+    something else stands where a message must begin.
     """
     starts: list[int] = []
     sizes: list[int] = []
     unpack = _HEADER.unpack_from
-    while end - begin >= HEADER_SIZE:
+    while end - begin >= HEADER_SIZE and len(starts) < limit:
         first, length = unpack(buffer, begin)
         if MIN_CHANNEL <= first <= MAX_CHANNEL:
             size = HEADER_SIZE + length

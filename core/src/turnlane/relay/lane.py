@@ -90,7 +90,6 @@ class Lane:
         self.relayed: tuple[str, int] | None = None
         self.packets_sent = 0
         self.packets_received = 0
-        self.unsendable = 0
         self.stray = 0
         self._deliver = deliver
         self._on_stage = on_stage
@@ -103,9 +102,16 @@ class Lane:
         self._secret: Secret[bytes] | None = None
         self._last_flow = 0
         self._max_record = MAX_PAYLOAD
+        self._unsendable = 0
         self._workspace = workspace
         self._layout: RecordLayout | None = None
         self._nap: anyio.CancelScope | None = None
+
+    @property
+    def unsendable(self) -> int:
+        """Packets that no record holds: too large, or empty where a record would be."""
+        unsealed = 0 if self._association is None else self._association.unsealed
+        return self._unsendable + unsealed
 
     async def run(self, on_ready: Callable[[], None]) -> NoReturn:
         """Bring the lane up, call `on_ready`, carry traffic until it fails or is cancelled.
@@ -143,7 +149,7 @@ class Lane:
     def send(self, batch: Batch, start: int, stop: int) -> None:
         """Send packets `start` to `stop - 1` of `batch` to the server."""
         path = self._path
-        if path is None:
+        if path is None or not self.ready:
             return
         if self._protocol is None:
             self._last_flow = batch.flows[stop - 1]
@@ -172,7 +178,7 @@ class Lane:
             if association is not None:
                 # An empty one can only be raw: DTLS in OpenSSL has no record for it.
                 if not 0 < len(packet) <= self._max_record:
-                    self.unsendable += 1
+                    self._unsendable += 1
                     continue
                 sent += path.send(association.encrypt(packet))
             else:
@@ -246,14 +252,16 @@ class Lane:
 
     async def _keep_time(self, path: RelayedPath) -> None:
         try:
-            while True:
+            while self.ready:
                 timer = self._timer()
                 with anyio.CancelScope(
                     deadline=float("inf") if timer is None else timer
                 ) as self._nap:
                     await anyio.sleep_forever()
-                self._handle_timers(anyio.current_time())
+                if self.ready:
+                    self._handle_timers(anyio.current_time())
         except TurnlaneError as error:
+            self.ready = False
             path.interrupt(error)
         finally:
             self._nap = None
@@ -294,9 +302,13 @@ class Lane:
     def _on_readable(self) -> int:
         path, received = self._path, self._workspace.received
         assert path is not None
-        count = path.read_messages(received)
-        if count:
-            self._take_messages(path, received, count)
+        try:
+            count = path.read_messages(received)
+            if count:
+                self._take_messages(path, received, count)
+        except TurnlaneError:
+            self.ready = False  # at once: whoever runs the lane may hear of it a turn later
+            raise
         return count
 
     def _take_messages(self, path: RelayedPath, received: Batch, count: int) -> None:

@@ -1,5 +1,6 @@
 """Runs providers: settings checked before, answers checked after, faults told as theirs."""
 
+import os
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from math import isfinite
@@ -44,8 +45,15 @@ MAX_USERNAME = 508
 """Bytes of the longest username (RFC 8489, section 14.3)."""
 
 
+CONFIG_VARIABLE = "TURNLANE_CONFIG_DIR"
+"""The variable that names another folder of local configuration files than the user's."""
+
+
 def default_config_dir() -> Path:
-    """Return the operator's folder of local configuration files."""
+    """Return the operator's folder of local configuration files; it need not exist."""
+    chosen = os.environ.get(CONFIG_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser().absolute()
     return Path(platformdirs.user_config_dir("turnlane", appauthor=False))
 
 

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from turnlane.api import PolicyError, UnavailableError
+from turnlane.api import PolicyError
 from turnlane.scaffold.names import Names
 
 
@@ -17,6 +17,11 @@ class Kind(StrEnum):
     INGRESS = "ingress"
     EGRESS = "egress"
     PLATFORM_TUNNEL = "platform-tunnel"
+
+    @property
+    def module(self) -> str:
+        """The module of a plugin that has what is to be written."""
+        return "tunnel" if self is Kind.PLATFORM_TUNNEL else self.value
 
 
 _COMMON = {
@@ -30,23 +35,14 @@ _OF_KIND = {
     "README.md": "README.md",
     "src/$package/__init__.py": "__init__.py",
     "src/$package/plugin.py": "plugin.py",
-    "src/$package/$kind.py": "$kind.py",
-    "tests/test_$kind.py": "test_$kind.py",
+    "src/$package/$module.py": "$module.py",
+    "tests/test_$module.py": "test_$module.py",
 }
 """Where each template goes; both sides are templates themselves."""
 
 
 def render(names: Names, kind: Kind) -> dict[str, str]:
-    """Return the text of every file of a new plugin by its path, `/` between folders.
-
-    Raises `UnavailableError` (`kind_unavailable`) for a kind that cannot be written yet.
-    """
-    if kind is Kind.PLATFORM_TUNNEL:
-        raise UnavailableError(
-            "kind_unavailable",
-            "platform tunnels cannot be scaffolded yet: their part of the contract is provisional",
-            f"kinds there are: {', '.join(each for each in Kind if each is not kind)}",
-        )
+    """Return the text of every file of a new plugin by its path, `/` between folders."""
     fields = {
         "distribution": names.distribution,
         "package": names.package,
@@ -54,6 +50,7 @@ def render(names: Names, kind: Kind) -> dict[str, str]:
         "title": names.title,
         "classes": names.classes,
         "kind": kind.value,
+        "module": kind.module,
     }
     templates = files("turnlane.scaffold") / "templates"
     rendered = {}

@@ -1,12 +1,30 @@
 """Findings: what each check of a conformance kit found of a case."""
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
-
-from turnlane.testing.provider_bench import CheckFailedError, NotJudgedError
+from typing import Any, NoReturn, TypeVar
 
 C = TypeVar("C")
+
+
+class CheckFailedError(AssertionError):
+    """The provider does not do what the check asks for; the text says what."""
+
+
+class NotJudgedError(Exception):
+    """A check does not apply to the provider, or cannot be judged before another one passes."""
+
+
+def fail(message: str) -> NoReturn:
+    """Raise `CheckFailedError`."""
+    raise CheckFailedError(message)
+
+
+def require(condition: object, message: str) -> None:
+    """Raise `CheckFailedError` with `message` unless `condition` holds."""
+    if not condition:
+        fail(message)
 
 
 @dataclass(frozen=True)
@@ -40,3 +58,12 @@ async def _find(check: Callable[[C], Awaitable[None]], case: C) -> Finding:
         # Neither the kit's nor an expected fault of a plugin; its text may hold anything.
         return Finding(name, False, f"the check ended with an unexpected {type(error).__name__}")
     return Finding(name, True)
+
+
+def takes(function: Callable[..., Any], count: int) -> bool:
+    """Say whether `function` can be called with `count` arguments."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    return True

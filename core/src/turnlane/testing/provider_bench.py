@@ -1,12 +1,11 @@
 """The bench: a provider under the real resolver, with everything around it made for one check."""
 
-import inspect
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from turnlane.api import (
     Provider,
@@ -21,6 +20,7 @@ from turnlane.plugins.manager import PluginManager, ProviderClass
 from turnlane.runtime.profiles import ProviderProfile
 from turnlane.runtime.resolver import Resolver
 from turnlane.testing.context import NOW, ManualClock, ObservedContext, ScriptedChallenges, Span
+from turnlane.testing.findings import NotJudgedError, takes
 
 CRASHED = "provider_crashed"
 """The code under which the resolver tells what is no `TurnlaneError`."""
@@ -51,25 +51,6 @@ class ProviderCase:
     prepare: Callable[[Path], None] | None = None
     others: tuple[object, ...] = ()
     now: float = NOW
-
-
-class CheckFailedError(AssertionError):
-    """The provider does not do what the check asks for; the text says what."""
-
-
-class NotJudgedError(Exception):
-    """A check does not apply to the provider, or cannot be judged before another one passes."""
-
-
-def fail(message: str) -> NoReturn:
-    """Raise `CheckFailedError`."""
-    raise CheckFailedError(message)
-
-
-def require(condition: object, message: str) -> None:
-    """Raise `CheckFailedError` with `message` unless `condition` holds."""
-    if not condition:
-        fail(message)
 
 
 class ObservedPlugins(PluginManager):
@@ -128,9 +109,9 @@ class Bench:
                 self.plugins.load_settings(descriptor.settings)
         except UnavailableError as error:
             return error.message
-        if not _takes(implementation, 1):
+        if not takes(implementation, 1):
             return "the class is not made with the context alone"
-        if not _takes(implementation.resolve, 3):
+        if not takes(implementation.resolve, 3):
             return "resolve does not take the request and the challenges"
         return None
 
@@ -181,14 +162,6 @@ def bench(
         if case.prepare is not None:
             case.prepare(config_dir)
         yield Bench(case, config_dir, answer)
-
-
-def _takes(function: Callable[..., Any], count: int) -> bool:
-    try:
-        inspect.signature(function).bind(*range(count))
-    except TypeError:
-        return False
-    return True
 
 
 def told(outcome: Resolution | TurnlaneError) -> str:

@@ -39,18 +39,10 @@ from turnlane.plugins.settings import describe, validate
 from turnlane.runtime.profiles import ProviderProfile
 from turnlane.telemetry.redaction import MIN_LENGTH, find_leaks
 from turnlane.testing.cancellation import CancelAt
+from turnlane.testing.findings import NotJudgedError, fail, require
 from turnlane.testing.leftovers import Holdings, aged, left_since, watched
 from turnlane.testing.observation import Shown, observed
-from turnlane.testing.provider_bench import (
-    CRASHED,
-    Bench,
-    NotJudgedError,
-    ProviderCase,
-    bench,
-    fail,
-    require,
-    told,
-)
+from turnlane.testing.provider_bench import CRASHED, Bench, ProviderCase, bench, told
 
 Check = Callable[[ProviderCase], Awaitable[None]]
 

@@ -27,7 +27,7 @@ from turnlane.api import (
 )
 from turnlane.plugins.manager import PluginManager
 from turnlane.plugins.settings import validate
-from turnlane.testing.provider_bench import NotJudgedError
+from turnlane.testing.findings import NotJudgedError, takes
 
 DISCARD = 9
 """The port of packets that nobody answers (RFC 863)."""
@@ -105,13 +105,13 @@ class Bench:
                 self.plugins.load_settings(descriptor.settings)
         except UnavailableError as error:
             return error.message
-        if not _takes(implementation, 1):
+        if not takes(implementation, 1):
             return "the class is not made with the settings alone"
         for name, count in (("capability", 1), ("open", 2)):
             method = getattr(implementation, name)
             if not inspect.iscoroutinefunction(method):
                 return f"{name} is not an `async def` method"
-            if not _takes(method, count):
+            if not takes(method, count):
                 return f"{name} does not take {'the request' if count == 2 else 'no argument'}"
         try:
             implementation(self.settings())
@@ -281,14 +281,6 @@ def _checksum(data: bytes) -> int:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total ^ 0xFFFF or 0xFFFF
-
-
-def _takes(function: Callable[..., Any], count: int) -> bool:
-    try:
-        inspect.signature(function).bind(*range(count))
-    except TypeError:
-        return False
-    return True
 
 
 def _lines(path: str) -> list[str]:

@@ -31,9 +31,9 @@ from turnlane.plugins.records import PluginStatus
 from turnlane.plugins.settings import describe
 from turnlane.telemetry.redaction import MIN_LENGTH, find_leaks
 from turnlane.testing.cancellation import CancelAt
+from turnlane.testing.findings import CheckFailedError, NotJudgedError, fail, require
 from turnlane.testing.leftovers import Holdings, aged, left_since, watched
 from turnlane.testing.observation import observed
-from turnlane.testing.provider_bench import CheckFailedError, NotJudgedError, fail, require
 from turnlane.testing.tunnel_bench import (
     Bench,
     Host,

@@ -12,7 +12,6 @@ not even a field's name, unless it is one of those above.
 
 import json
 import re
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any
 
 from turnlane.api import (
@@ -22,6 +21,7 @@ from turnlane.api import (
     RelayTransport,
     Secret,
     Violation,
+    is_host,
 )
 from turnlane_exec.violations import ViolationsError
 
@@ -43,7 +43,6 @@ MAX_EXPIRY = 100_000_000_000
 
 _FIELDS = ("endpoints", "urls", "username", "password", "credential", "expires_at", "ttl")
 _ENDPOINT_FIELDS = ("host", "port", "transport", "server_name")
-_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _URL = re.compile(
     r"(?P<scheme>turns?):(?:\[(?P<literal>[^\[\]]*)\]|(?P<host>[^\[\]:?/@#]*))"
     r"(?::(?P<port>[0-9]{1,5}))?(?:\?transport=(?P<transport>[A-Za-z]{1,8}))?",
@@ -277,22 +276,3 @@ def _from_url(given: Any, place: str, wrong: list[Violation]) -> RelayEndpoint |
         wrong.append(Violation(f"{place}.port", "range", "at least 1 and at most 65535"))
         return None
     return RelayEndpoint(host, port, RelayTransport.TLS if tls else RelayTransport(told))
-
-
-def is_host(text: str) -> bool:
-    """Whether it is a host name (RFC 1123, and _) or an address literal without brackets."""
-    if ":" in text:
-        return "%" not in text and _is_address(text, IPv6Address)
-    labels = text.removesuffix(".").split(".")
-    if len(text) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        return False
-    # What ends in a number is an IPv4 address or nothing (RFC 3986, section 3.2.2; WHATWG URL).
-    return not labels[-1].isdigit() or _is_address(text, IPv4Address)
-
-
-def _is_address(text: str, kind: type[IPv4Address] | type[IPv6Address]) -> bool:
-    try:
-        kind(text)
-    except AddressValueError:
-        return False
-    return True

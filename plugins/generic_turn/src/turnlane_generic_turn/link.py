@@ -10,10 +10,17 @@ never repeat what stands there, since a slip may have put a piece of the passwor
 
 import re
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from urllib.parse import unquote_to_bytes
 
-from turnlane.api import LinkError, RelayEndpoint, RelayTransport, Secret
+from turnlane.api import (
+    AuthorityError,
+    LinkError,
+    RelayEndpoint,
+    RelayTransport,
+    Secret,
+    is_host,
+    parse_authority,
+)
 
 STAGE = "parse_link"
 """The provider's stage that every error here carries."""
@@ -40,9 +47,8 @@ _COMMON = ("transport", "server_name")
 _ENCODE = "write : as %3A, @ as %40, / as %2F, ? as %3F, # as %23, % as %25"
 _STATIC_FORM = f"write {STATIC_SCHEME}://USER:PASSWORD@HOST:PORT"
 _REST_FORM = f"write {REST_SCHEME}://LABEL:SHARED-SECRET@HOST:PORT"
-_HOST_FORM = "use a host name, an IPv4 address, or an IPv6 address in brackets"
+_HOST_FORM = "behind the @ goes HOST or HOST:PORT"
 
-_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _WORD = re.compile(r"[a-z][a-z_]{0,23}")
@@ -213,7 +219,7 @@ def _endpoint(address: str, parameters: dict[str, str]) -> RelayEndpoint:
         )
     tls = transport == RelayTransport.TLS
     server_name = parameters.get("server_name")
-    if server_name is not None and (not tls or not _is_host(server_name)):
+    if server_name is not None and (not tls or ":" in server_name or not is_host(server_name)):
         raise _refusal(
             "invalid_server_name",
             "the parameter server_name is not a host name beside transport=tls",
@@ -227,53 +233,12 @@ def _endpoint(address: str, parameters: dict[str, str]) -> RelayEndpoint:
 
 def _split_address(address: str) -> tuple[str, int | None]:
     """Return the host without brackets, and the port or None."""
-    if address.startswith("["):
-        literal, bracket, tail = address[1:].partition("]")
-        host = _ipv6(literal)
-        if not bracket or host is None or (tail and not tail.startswith(":")):
-            raise _refusal("invalid_host", "the IPv6 address in the link is malformed", _HOST_FORM)
-    else:
-        host, colon, digits = address.partition(":")
-        tail = colon + digits
-        if not host:
-            raise _refusal("missing_host", "the link has no host", _HOST_FORM)
-        if ":" in digits:
-            raise _refusal(
-                "invalid_host", "an IPv6 address in the link has no brackets", _HOST_FORM
-            )
-        if not _is_host(host):
-            raise _refusal("invalid_host", "the host in the link is malformed", _HOST_FORM)
-    if not tail:
-        return host, None
-    if _NUMBER.fullmatch(tail[1:]) is None or not 1 <= int(tail[1:]) <= 65535:
-        raise _refusal(
-            "invalid_port",
-            "the port in the link is not a number from 1 to 65535",
-            f"TURN servers listen on {DEFAULT_PORT}, with TLS on {DEFAULT_TLS_PORT}",
-        )
-    return host, int(tail[1:])
-
-
-def _is_host(text: str) -> bool:
-    labels = text.removesuffix(".").split(".")
-    if len(text) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        return False
-    # What ends in a number is an IPv4 address or nothing (RFC 3986, section 3.2.2; WHATWG URL).
-    return not labels[-1].isdigit() or _ipv4(text) is not None
-
-
-def _ipv4(text: str) -> str | None:
     try:
-        return str(IPv4Address(text))
-    except AddressValueError:
-        return None
-
-
-def _ipv6(text: str) -> str | None:
-    try:
-        return None if "%" in text else str(IPv6Address(text))
-    except AddressValueError:
-        return None
+        return parse_authority(address)
+    except AuthorityError as error:
+        code, told = error.code, str(error)
+    ports = f"TURN servers listen on {DEFAULT_PORT}, with TLS on {DEFAULT_TLS_PORT}"
+    raise _refusal(code, f"in the link, {told}", ports if code == "invalid_port" else _HOST_FORM)
 
 
 def _lifetime(parameters: dict[str, str]) -> int:

@@ -8,9 +8,9 @@ of a link only scheme, host and port are ever shown, and of a malformed one noth
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 
-from turnlane.api import LinkError, Secret
-from turnlane_http.address import AddressError, is_loopback, parse_address_untrusted
+from turnlane.api import AuthorityError, LinkError, Secret, parse_authority
 from turnlane_http.errors import LINK_STAGE
 
 MAX_LINK = 8192
@@ -43,7 +43,7 @@ class Endpoint:
     @property
     def loopback(self) -> bool:
         """Whether the endpoint is this machine itself."""
-        return is_loopback(self.host)
+        return _is_loopback(self.host)
 
 
 def parse_link(link: Secret[str]) -> Endpoint:
@@ -65,7 +65,7 @@ def parse_link(link: Secret[str]) -> Endpoint:
     end = min((rest.find(mark) for mark in "/?" if mark in rest), default=len(rest))
     host, port = _address(rest[:end])
     target = _target(rest[end:])
-    if scheme == "http" and not is_loopback(host):
+    if scheme == "http" and not _is_loopback(host):
         raise _refusal(
             "plain_http",
             "the link begins with http://, and the credentials would travel unprotected",
@@ -100,24 +100,20 @@ def _check_characters(text: str) -> None:
 
 
 def _address(text: str) -> tuple[str, int | None]:
-    if not text or text.startswith(":"):
-        raise _refusal("missing_host", "the link has no host", _FORM)
-    part = ""
     try:
-        return parse_address_untrusted(text)
-    except AddressError as error:
-        part = error.part
-    if part == "port":
-        raise _refusal(
-            "invalid_port",
-            "the port in the link is not a number from 1 to 65535",
-            "leave it out for 443",
-        )
-    raise _refusal(
-        "invalid_host",
-        "the host in the link is malformed",
-        "use a host name in ASCII, an IPv4 address, or an IPv6 address in brackets",
-    )
+        return parse_authority(text)
+    except AuthorityError as error:
+        code, told = error.code, str(error)
+    advice = "leave it out for 443" if code == "invalid_port" else _FORM
+    raise _refusal(code, f"in the link, {told}", advice)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host is this machine by its very name or address; nothing is looked up."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _target(text: str) -> Secret[str]:

@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from turnlane.api import Secret, SettingsError, Violation, setting
-from turnlane.api.settings import ViolationCode
+from turnlane.api import Secret, SettingsError, Violation, ViolationCode, setting
 
 MAX_REQUEST_BODY = 64 * 1024
 """Bytes of a request's body."""

@@ -1,7 +1,6 @@
 """TURN URIs (RFC 7065): `turn:HOST[:PORT][?transport=udp|tcp]`, and `turns:` with TLS."""
 
-from turnlane.api import RelayEndpoint, RelayTransport
-from turnlane_http.address import AddressError, parse_address_untrusted
+from turnlane.api import AuthorityError, RelayEndpoint, RelayTransport, parse_authority
 from turnlane_http.errors import AnswerError
 
 MAX_URI = 512
@@ -49,8 +48,8 @@ def format_turn_uri(endpoint: RelayEndpoint) -> str:
 
 def _address(text: str) -> tuple[str, int | None]:
     try:
-        return parse_address_untrusted(text)
-    except AddressError:
+        return parse_authority(text)
+    except AuthorityError:
         pass
     raise _malformed()
 

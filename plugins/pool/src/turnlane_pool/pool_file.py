@@ -23,8 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from turnlane.api import ProviderError, Secret, Violation
-from turnlane.api.settings import ViolationCode
+from turnlane.api import ProviderError, Secret, Violation, ViolationCode
 from turnlane_pool.link import PROVIDER_ID, is_name, pool_name
 from turnlane_pool.local_files import LocalFileError, read_local
 
