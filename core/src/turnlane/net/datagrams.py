@@ -352,8 +352,11 @@ class FastDatagrams:
             return count
         if error == errno.EMSGSIZE or error in _GSO_REFUSED:
             # Too large a segment for the path may be so for a shorter one, too: each tells itself.
-            self._gso = self._gso and error == errno.EMSGSIZE
-            return sum(self._send_one(batch, index, to) for index in range(start, end))
+            too_large = self.too_large
+            taken = sum(self._send_one(batch, index, to) for index in range(start, end))
+            # Some kernels say EINVAL of the size, too, which is nothing against GSO.
+            self._gso = self._gso and (error == errno.EMSGSIZE or self.too_large > too_large)
+            return taken
         self.dropped += count
         return 0
 
