@@ -42,7 +42,7 @@ encodable = st.one_of(
     st.builds(Pong, u32, u32),
     st.builds(Drain, u32),
     st.builds(Bye, u16),
-    st.builds(Probe, u32, u16, st.booleans(), st.integers(MIN_PROBE, 2**14)),
+    st.builds(Probe, u32, u16, u16, st.booleans(), st.integers(MIN_PROBE, 2**14)),
     st.builds(ProbeAnswer, u32, u16),
     st.builds(Datagram, flows, st.binary(max_size=64).map(memoryview)),
 )
@@ -59,8 +59,8 @@ def test_the_bytes_are_those_of_the_vectors() -> None:
         "pong_1_received_257": control(2, struct.pack(">II", 1, 257)),
         "drain_30000_ms": control(3, struct.pack(">I", 30_000)),
         "bye_session_closed": control(4, struct.pack(">H", 2)),
-        "probe_1_of_16_bytes_searching_1427": control(
-            5, struct.pack(">IHB", 1, 1427, 1) + bytes(5)
+        "probe_1_of_16_bytes_bound_1431_limit_1427_searching": control(
+            5, struct.pack(">IHHB", 1, 1431, 1427, 1) + bytes(3)
         ),
         "probe_answer_1_of_16_bytes": control(6, struct.pack(">IH", 1, 16)),
     } == VECTORS
@@ -75,7 +75,7 @@ def test_the_bytes_are_those_of_the_vectors() -> None:
         ("pong_1_received_257", Pong(1, 257)),
         ("drain_30000_ms", Drain(30_000)),
         ("bye_session_closed", Bye(ByeCode.SESSION_CLOSED)),
-        ("probe_1_of_16_bytes_searching_1427", Probe(1, 1427, True, 16)),
+        ("probe_1_of_16_bytes_bound_1431_limit_1427_searching", Probe(1, 1431, 1427, True, 16)),
         ("probe_answer_1_of_16_bytes", ProbeAnswer(1, 16)),
     ],
 )
@@ -235,9 +235,9 @@ def test_the_numbers_of_kinds_and_of_byes_are_fixed() -> None:
 
 def test_a_probe_has_exactly_the_size_it_asks_for() -> None:
     for size in (MIN_PROBE, MIN_PROBE + 1, 1431, 2**14):
-        assert len(Probe(1, 1200, False, size).encode()) == size
+        assert len(Probe(1, 1300, 1200, False, size).encode()) == size
     with pytest.raises(ValueError, match="at least"):
-        Probe(1, 1200, False, MIN_PROBE - 1).encode()
+        Probe(1, 1300, 1200, False, MIN_PROBE - 1).encode()
 
 
 def test_no_frame_begins_like_a_handshake_message() -> None:

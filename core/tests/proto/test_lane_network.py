@@ -414,7 +414,7 @@ def test_a_probe_that_was_not_agreed_on_is_counted_and_not_answered() -> None:
     (lane,), now = establish(SimulatedNetwork(7), Directory(7), 7, 1)
     for end in lane.ends:
         end.machine.records_to_send()
-        end.machine.receive(Probe(1, 1200, False, 100).encode(), now)
+        end.machine.receive(Probe(1, 1300, 1200, False, 100).encode(), now)
         end.machine.receive(ProbeAnswer(1, 100).encode(), now)
         assert end.machine.statistics.unexpected == 2
         assert end.machine.records_to_send() == []

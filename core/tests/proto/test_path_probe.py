@@ -36,12 +36,16 @@ class End:
         self.place: Place = place
         self.quiet = False
         self.sizes: list[int] = []
+        self.follows: int | None = None
+        """The bound to begin with when the peer has."""
         self._peer = peer
 
     def receive(self, data: bytes, source: Place, now: float) -> None:
         match parse_untrusted(data):
             case Probe() as frame:
-                self.probe.receive_probe(frame)
+                self.probe.receive_probe(frame, now)
+                if self.follows is not None and not self.probe.begun:
+                    self.probe.begin(self.follows, now)
             case ProbeAnswer() as frame:
                 self.probe.receive_answer(frame, now)
 
@@ -76,7 +80,7 @@ class Lane:
 
     def begin(self, bound: int = BOUND, server_bound: int | None = None) -> None:
         self.client.probe.begin(bound, self.now)
-        self.server.probe.begin(server_bound or bound, self.now)
+        self.server.follows = server_bound or bound
 
     def settle(self, limit: float = 30.0) -> None:
         self.now = run(
@@ -114,12 +118,22 @@ class Lane:
 def test_a_path_that_bears_what_the_first_hop_does_is_known_after_one_exchange() -> None:
     lane = Lane(BOUND, BOUND)
     lane.begin()
-    assert lane.found() == (BOUND, BOUND), "nothing is refused that has not failed"
+    assert lane.client.probe.max_datagram == BOUND, "nothing is refused that has not failed"
     lane.settle()
     assert lane.found() == (BOUND, BOUND)
-    assert lane.now <= 0.05
-    assert lane.client.probe.probes_sent == PARALLEL + 1 + 1, "sizes, the base, what was found"
+    assert lane.now <= 0.07
+    assert lane.client.probe.probes_sent == 1 + PARALLEL + 1 + 1, "bounds, sizes, base, findings"
     assert max(lane.client.sizes) == BOUND + HEADER_SIZE
+
+
+@pytest.mark.parametrize("bounds", [(16_380, 1231), (1231, 1431)])
+def test_neither_end_asks_for_more_than_leaves_both_hosts_whole(bounds: tuple[int, int]) -> None:
+    lane = Lane(16_380, 16_380)
+    lane.begin(*bounds)
+    lane.settle()
+    assert lane.found() == (1231, 1231)
+    assert lane.now <= 0.07
+    assert max(lane.client.sizes + lane.server.sizes) == 1231 + HEADER_SIZE
 
 
 @pytest.mark.parametrize("largest", [BOUND - 1, 1391, 1280, BASE_DATAGRAM, 1000, MIN_DATAGRAM])
@@ -141,8 +155,7 @@ def test_both_ends_keep_to_the_narrower_direction(up: int, down: int) -> None:
     lane = Lane(up, down)
     lane.begin(16_380, 1431)
     lane.settle()
-    assert lane.client.probe.limit == up
-    assert lane.server.probe.limit == down
+    assert (lane.client.probe.limit, lane.server.probe.limit) == (up, down)
     assert lane.found() == (min(up, down),) * 2
 
 
@@ -170,7 +183,7 @@ def test_what_the_platform_says_bounds_at_once_and_begins_a_search() -> None:
     assert not lane.client.probe.settled
     lane.settle()
     assert lane.found() == (1227, 1227), "the other end is told"
-    assert max(lane.client.sizes[PARALLEL + 2 :]) == 1227 + HEADER_SIZE
+    assert max(lane.client.sizes[PARALLEL + 3 :]) == 1227 + HEADER_SIZE
 
     asked = lane.client.probe.probes_sent
     lane.client.probe.bound(1227, lane.now)
@@ -257,7 +270,7 @@ def test_before_the_beginning_probes_are_answered_and_none_are_sent() -> None:
     probe = PathProbe(agreed=True)
     probe.bound(1000, 0.0)
     assert probe.get_timer() is None
-    probe.receive_probe(Probe(1, 1300, True, 1400))
+    probe.receive_probe(Probe(1, 1400, 1300, True, 1400), 0.0)
     assert probe.records_to_send() == [ProbeAnswer(1, 1400).encode()]
     assert not probe.settled
     assert probe.max_datagram == 1300
@@ -266,12 +279,12 @@ def test_before_the_beginning_probes_are_answered_and_none_are_sent() -> None:
 def test_answers_are_bounded_and_the_newest_probe_tells() -> None:
     probe = PathProbe(agreed=True)
     for sequence in range(MAX_ANSWERS + 3):
-        probe.receive_probe(Probe(sequence, 1000 + sequence, False, MIN_PROBE))
+        probe.receive_probe(Probe(sequence, 1400, 1000 + sequence, False, MIN_PROBE), 0.0)
     assert len(probe.records_to_send()) == MAX_ANSWERS
     assert probe.dropped_answers == 3
     latest = probe.peer_limit
-    probe.receive_probe(Probe(1, 600, False, MIN_PROBE))
-    probe.receive_probe(Probe(COUNTER_MASK - 5, 601, False, MIN_PROBE))
+    probe.receive_probe(Probe(1, 600, 600, False, MIN_PROBE), 0.0)
+    probe.receive_probe(Probe(COUNTER_MASK - 5, 601, 601, False, MIN_PROBE), 0.0)
     assert probe.peer_limit == latest == 1000 + MAX_ANSWERS + 2
 
 
@@ -289,5 +302,5 @@ def test_answers_that_nobody_asked_for_are_ignored() -> None:
 def test_what_a_peer_tells_cannot_make_the_limit_useless() -> None:
     probe = PathProbe(agreed=True)
     probe.begin(0, 0.0)
-    probe.receive_probe(Probe(1, 0, False, MIN_PROBE))
+    probe.receive_probe(Probe(1, 0, 0, False, MIN_PROBE), 0.0)
     assert probe.max_datagram == MIN_PROBE - HEADER_SIZE

@@ -132,18 +132,20 @@ class Bye:
 class Probe:
     """Asks whether a record of `size` bytes arrives; filled up with zeros.
 
-    `max_datagram` is the largest datagram that the sender sends as things stand, `searching` says
-    that it is still looking for the largest that arrives.
+    Sizes of datagrams that its sender tells by it: `bound` is the largest that leaves its host
+    whole, `max_datagram` the largest that it sends as things stand; `searching` says that it is
+    still looking for the largest that arrives.
     """
 
     sequence: int
+    bound: int
     max_datagram: int
     searching: bool
     size: int
 
     def encode(self) -> bytes:
         """Return the record; raises `ValueError` for a size that it does not fit."""
-        fields = _PROBE.pack(self.sequence, self.max_datagram, self.searching)
+        fields = _PROBE.pack(self.sequence, self.bound, self.max_datagram, self.searching)
         padding = self.size - MIN_PROBE
         if padding < 0:
             raise ValueError(f"a probe has {MIN_PROBE} bytes at least")
@@ -180,7 +182,7 @@ _CONTROL_HEADER = struct.Struct(">BBH")
 _TWO_COUNTERS = struct.Struct(">II")
 _MILLISECONDS = struct.Struct(">I")
 _CODE = struct.Struct(">H")
-_PROBE = struct.Struct(">IHB")
+_PROBE = struct.Struct(">IHHB")
 _PROBE_ANSWER = struct.Struct(">IH")
 
 MIN_PROBE: Final = _CONTROL_HEADER.size + _PROBE.size
@@ -260,8 +262,8 @@ def _parse_control_untrusted(view: memoryview) -> Frame:
             case ControlType.BYE:
                 return Bye(*_CODE.unpack_from(body))
             case ControlType.PROBE:
-                sequence, max_datagram, flags = _PROBE.unpack_from(body)
-                return Probe(sequence, max_datagram, bool(flags & 1), len(view))
+                sequence, bound, max_datagram, flags = _PROBE.unpack_from(body)
+                return Probe(sequence, bound, max_datagram, bool(flags & 1), len(view))
             case ControlType.PROBE_ANSWER:
                 return ProbeAnswer(*_PROBE_ANSWER.unpack_from(body))
     except struct.error:

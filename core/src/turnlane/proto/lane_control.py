@@ -89,7 +89,7 @@ class LaneControl:
                 self._end()
                 self._events.append(PeerLeft(frame.code))
             case Probe() if self.path.agreed:
-                self.path.receive_probe(frame)
+                self.path.receive_probe(frame, now)
             case ProbeAnswer() if self.path.agreed:
                 self.path.receive_answer(frame, now)
             case UnknownFrame():

@@ -4,8 +4,9 @@ A relay strips what a router would tell, so each end of a lane asks the other: a
 frame as long as a datagram frame of the size in question, and its answer is short. Each round asks
 for a few sizes at once and ends when the largest is answered, or when what is not answered was sent
 `ATTEMPTS` times; the next round looks between the largest that arrived and the smallest that did
-not. The two ends tell each other what they have found, and both keep to the smaller: then each leg
-of the path is measured by the end whose packets are not fragmented there.
+not. The two ends tell each other what leaves their hosts whole, which bounds the search of both,
+and what they have found, and both keep to the smaller: then each leg of the path is measured by the
+end whose packets are not fragmented there.
 
 Sizes are those of inner datagrams, in bytes; `now` is any clock in seconds that does not go back.
 """
@@ -55,7 +56,7 @@ class PathProbe:
 
     `agreed` says that both ends know probes; without that `begin` starts no search and the bound is
     the limit. `limit` is the largest size not known to be lost: at first the bound, which is what
-    the platform says of the first hop, so that nothing is refused that has not failed.
+    the platforms say of both first hops, so that nothing is refused that has not failed.
     """
 
     def __init__(self, *, agreed: bool) -> None:
@@ -70,7 +71,9 @@ class PathProbe:
         self._peer_sequence: int | None = None
         self._round_trip = RoundTrip()
         self._begun = False
-        self._bound = _LARGEST
+        self._own_bound = _LARGEST
+        self._peer_bound = _LARGEST
+        self._bound = _LARGEST  # the smaller of the two
         self._low = 0  # the largest size answered in this search, 0 for none yet
         self._high = 0  # the largest size that may still arrive
         self._floor = 0  # what the search counts on until something is answered
@@ -84,8 +87,8 @@ class PathProbe:
         self._raise_at = 0.0
         self._confirmed_at = 0.0
         self._sequence = 0
-        self._asked: dict[int, tuple[int, float, tuple[int, bool]]] = {}
-        self._told: tuple[int, bool] | None = None
+        self._asked: dict[int, tuple[int, float, tuple[int, int, bool]]] = {}
+        self._told: tuple[int, int, bool] | None = None
         self._probes: list[Probe] = []
         self._answers: deque[ProbeAnswer] = deque()
 
@@ -105,16 +108,30 @@ class PathProbe:
         return not self.agreed or (self._begun and not self.searching and not self._peer_searching)
 
     def begin(self, bound: int, now: float) -> None:
-        """Search up to `bound`, which the platform says of the first hop. The peer takes frames."""
+        """Search up to `bound`, which the platform says of the first hop.
+
+        A client begins when it is welcome, and first tells and hears the bounds; a server begins
+        with the client's first probe.
+        """
         self._begun = True
         self._raise_at = now + RAISE_INTERVAL
-        self.limit = self._bound = _whole(bound)
-        if self.agreed:
+        self._own_bound = _whole(bound)
+        self.limit = self._bound = min(self._own_bound, self._peer_bound)
+        if not self.agreed:
+            return
+        self.searching = True
+        if self.peer_limit is None:
+            self._tell(now)
+        else:
             self._search(0, now)
 
     def bound(self, bound: int, now: float) -> None:
         """Take note of what the platform says by now; a change begins a search."""
-        bound = _whole(bound)
+        self._own_bound = _whole(bound)
+        self._follow_bounds(now)
+
+    def _follow_bounds(self, now: float) -> None:
+        bound = min(self._own_bound, self._peer_bound)
         if not self._begun or bound == self._bound:
             return
         rises = bound > self._bound
@@ -127,13 +144,15 @@ class PathProbe:
         elif rises:
             self._search(self.limit, now)
 
-    def receive_probe(self, probe: Probe) -> None:
+    def receive_probe(self, probe: Probe, now: float) -> None:
         """Answer a probe, and take note of what its sender tells by it."""
         last = self._peer_sequence
         if last is None or 0 < (probe.sequence - last) & COUNTER_MASK <= COUNTER_MASK // 2:
             self._peer_sequence = probe.sequence
             self.peer_limit = _whole(probe.max_datagram)
             self._peer_searching = probe.searching
+            self._peer_bound = _whole(probe.bound)
+            self._follow_bounds(now)
         if len(self._answers) == MAX_ANSWERS:
             self.dropped_answers += 1
             return
@@ -157,10 +176,11 @@ class PathProbe:
 
     def records_to_send(self) -> list[bytes]:
         """Give up the answers and probes to send."""
-        records = [answer.encode() for answer in self._answers]
-        self._answers.clear()
-        records += [probe.encode() for probe in self._probes]
+        # A probe's word before an answer, so that whoever is answered knows the bounds.
+        records = [probe.encode() for probe in self._probes]
+        records += [answer.encode() for answer in self._answers]
         self._probes.clear()
+        self._answers.clear()
         return records
 
     def get_timer(self) -> float | None:
@@ -185,12 +205,17 @@ class PathProbe:
             self._raise_at = now + RAISE_INTERVAL
             if self.limit < self._bound:
                 self._search(self.limit, now)
-        elif self._told != (self.limit, False):
+        elif self._told != self._word:
             self._tell(now)
         elif last_payload_at > self._confirmed_at:
             self._begin_round(_Purpose.CONFIRM, [self.limit], now)
         else:
             self._confirm_at = now + CONFIRM_INTERVAL
+
+    @property
+    def _word(self) -> tuple[int, int, bool]:
+        """What every probe tells: bound, limit, and whether the search is on."""
+        return self._own_bound, self.limit, self.searching
 
     # Rounds
 
@@ -225,7 +250,7 @@ class PathProbe:
     def _ask(self, now: float) -> None:
         """Send what this round has not heard of."""
         self._attempts += 1
-        told = self.limit, self.searching
+        told = self._word
         least = self._low if self._purpose is _Purpose.SEARCH else 0
         for size in self._sizes:
             if size > least:
@@ -247,8 +272,9 @@ class PathProbe:
         purpose, self._purpose = self._purpose, None
         if purpose is _Purpose.SEARCH:
             self._end_search_round(now)
-        elif purpose is _Purpose.CONFIRM and not self._answered:
-            # Whether the path has become narrower or is gone altogether, a search tells.
+        elif self.searching or (purpose is _Purpose.CONFIRM and not self._answered):
+            # The bounds are told; or, whether the path has become narrower or is gone altogether,
+            # a search finds out.
             self._search(0, now)
         else:
             self._rest(now)
@@ -274,7 +300,7 @@ class PathProbe:
     def _settle(self, now: float) -> None:
         self.searching = False
         self._asked.clear()
-        if self._told == (self.limit, False):
+        if self._told == self._word:
             self._rest(now)
         else:
             self._tell(now)

@@ -136,9 +136,9 @@ class ServerLane:
             self._port.send(datagram, self.address)
 
     def _follow_path(self) -> None:
-        """Begin to look for the path's MTU once the client takes frames; keep to what is known."""
+        """Begin to look for the path's MTU when the client does; keep to what is known."""
         path = self._protocol.path
-        if path is None or not self.confirmed:
+        if path is None or (path.agreed and path.peer_limit is None):
             return
         now = self._workspace.clock()
         if now >= self._measure_at:
