@@ -1,11 +1,12 @@
 """The machines themselves: what they lose, and that nothing of them outlives a test."""
 
 import sys
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
-from turnlane_tests.netns import STOP_TIMEOUT, UPLINK, Internet, Machine, namespaces, until
+from turnlane_tests.netns import STOP_TIMEOUT, UPLINK, Internet, Line, Machine, namespaces, until
 
 pytestmark = pytest.mark.real
 
@@ -69,3 +70,21 @@ def test_a_machine_whose_udp_is_blocked_still_has_the_rest(tmp_path: Path) -> No
             one.run(sys.executable, "-c", connect)
             assert server.ended(STOP_TIMEOUT) == 0
         assert internet.blocked == 1
+
+
+def test_each_port_has_a_line_of_its_own_in_each_direction(tmp_path: Path) -> None:
+    def packet(source: int, target: int, *, protocol: int = 17) -> bytes:
+        header = bytearray(20)
+        header[0], header[9] = 0x45, protocol
+        return bytes(header) + source.to_bytes(2) + target.to_bytes(2) + bytes(976)
+
+    machine = Machine("", IPv4Address("192.0.2.1"), tmp_path)
+    assert machine.passes(packet(1, 9), 0.0, leaves=True) == 0.0
+    machine.set_lines(Line(10_000, 0.5, queue=0.15), Line(1000, 0.0, queue=0.0))
+    times = [machine.passes(packet(1, 9), 0.0, leaves=True) for _ in range(4)]
+    assert times == [pytest.approx(0.6), pytest.approx(0.7), None, None]
+    assert machine.passes(packet(9, 1), 0.0, leaves=False) == pytest.approx(0.6)
+    assert machine.passes(packet(2, 9), 0.0, leaves=True) == pytest.approx(1.0)
+    assert machine.passes(packet(3, 9), 0.0, leaves=True) == pytest.approx(0.6)
+    assert machine.passes(packet(1, 9), 0.3, leaves=True) == pytest.approx(0.6)
+    assert machine.passes(packet(1, 9, protocol=1), 0.3, leaves=True) == 0.0

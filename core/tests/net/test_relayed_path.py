@@ -445,7 +445,7 @@ async def test_a_peer_of_another_family_than_the_allocation_is_told_as_that(
 
     Dialled(monkeypatch, answer)
     with pytest.raises(TransportError) as caught:
-        async with relayed_path(settings(), lambda _: None):
+        async with relayed_path(settings(), lambda _: None, Batch()):
             raise AssertionError("there is no way to the peer")
     told = (caught.value.stage, caught.value.code)
     assert told == (Stage.PEER_SETUP, "turn_peer_family_mismatch")
@@ -457,7 +457,7 @@ async def test_a_peer_whose_name_has_no_address_is_found_before_the_relay_is_dia
     dialled = Dialled(monkeypatch, grant)
     unknown = replace(settings(), peer_host="no-such-host.invalid")
     with pytest.raises(TransportError) as caught:
-        async with relayed_path(unknown, lambda _: None):
+        async with relayed_path(unknown, lambda _: None, Batch()):
             raise AssertionError("there is no way to the peer")
     assert (caught.value.stage, caught.value.code) == (Stage.PEER_SETUP, "peer_name_unresolved")
     assert "no-such-host.invalid" in caught.value.message

@@ -39,7 +39,7 @@ u32 = st.integers(0, 2**32 - 1)
 flows = st.integers(0, MAX_FLOW)
 encodable = st.one_of(
     st.builds(Ping, u32, u32),
-    st.builds(Pong, u32, u32),
+    st.builds(Pong, u32, u32, st.none() | st.integers(0, 2**64 - 1)),
     st.builds(Drain, u32),
     st.builds(Bye, u16),
     st.builds(Probe, u32, u16, u16, st.booleans(), st.integers(MIN_PROBE, 2**14)),
@@ -57,6 +57,7 @@ def test_the_bytes_are_those_of_the_vectors() -> None:
         "datagram_flow_0_empty": "10000000",
         "ping_1_sent_258": control(1, struct.pack(">II", 1, 258)),
         "pong_1_received_257": control(2, struct.pack(">II", 1, 257)),
+        "pong_1_received_257_at_2_s": control(2, struct.pack(">IIQ", 1, 257, 2_000_000)),
         "drain_30000_ms": control(3, struct.pack(">I", 30_000)),
         "bye_session_closed": control(4, struct.pack(">H", 2)),
         "probe_1_of_16_bytes_bound_1431_limit_1427_searching": control(
@@ -73,6 +74,7 @@ def test_the_bytes_are_those_of_the_vectors() -> None:
         ("datagram_flow_0_empty", Datagram(0, memoryview(b""))),
         ("ping_1_sent_258", Ping(1, 258)),
         ("pong_1_received_257", Pong(1, 257)),
+        ("pong_1_received_257_at_2_s", Pong(1, 257, 2_000_000)),
         ("drain_30000_ms", Drain(30_000)),
         ("bye_session_closed", Bye(ByeCode.SESSION_CLOSED)),
         ("probe_1_of_16_bytes_bound_1431_limit_1427_searching", Probe(1, 1431, 1427, True, 16)),

@@ -282,7 +282,7 @@ def test_pings_are_answered_and_pongs_measured() -> None:
     assert client.health is not None
     assert client.health.round_trip.smoothed == 0.125
     client.receive(Ping(40, 0).encode(), 0.2)
-    assert client.records_to_send() == [Pong(40, 0).encode()]
+    assert client.records_to_send() == [Pong(40, 0, 200_000).encode()]
 
 
 def test_a_draining_server_is_reported_once() -> None:

@@ -193,6 +193,18 @@ def test_anything_heard_keeps_a_lane_alive() -> None:
     assert health.heard
 
 
+def test_measuring_often_makes_no_lane_dead_any_sooner() -> None:
+    health = client()
+    for tick in range(59):
+        health.probe(tick / 10)
+    health.handle_timer(5.9)
+    assert len(pings(health)) == 60
+    assert death(health) == (9.9, LaneDead(9.9))
+    pings(health)
+    health.probe(10.0)
+    assert pings(health) == []
+
+
 @given(
     broken=st.floats(0.0, 40.0),
     seed=st.integers(0, 2**32),
@@ -274,12 +286,12 @@ def test_pongs_that_nobody_fetches_are_bounded() -> None:
     assert health.dropped_pongs == 5
 
 
-def test_a_pong_says_how_much_payload_had_arrived() -> None:
+def test_a_pong_says_how_much_payload_had_arrived_and_when() -> None:
     health = LaneHealth(SERVER_HEALTH, 0.0, ping_at_once=False)
     health.note_received(7, 0.0)
-    health.receive_ping(Ping(5, 9), 0.0)
-    health.note_received(2, 0.0)
-    assert health.records_to_send() == [Pong(5, 7).encode()]
+    health.receive_ping(Ping(5, 9), 2.5)
+    health.note_received(2, 3.0)
+    assert health.records_to_send() == [Pong(5, 7, arrived=2_500_000).encode()]
     assert health.records_to_send() == []
     assert health.heard
 

@@ -378,7 +378,7 @@ def test_payload_told_to_its_health_confirms_the_welcome() -> None:
 def test_pings_are_answered() -> None:
     server = accepted()
     server.receive(Ping(9, 0).encode(), 0.4)
-    assert server.records_to_send() == [Pong(9, 0).encode()]
+    assert server.records_to_send() == [Pong(9, 0, 400_000).encode()]
 
 
 def test_a_server_that_drains_says_so_until_the_client_leaves() -> None:

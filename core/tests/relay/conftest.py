@@ -172,7 +172,7 @@ class Port(Generic[P]):
     """A port of a server. Time is `now`, which tests move; a flow's retries read the real clock."""
 
     def __init__(self, make_peers: Callable[["Port[P]"], P]) -> None:
-        self.now = anyio.current_time()
+        self.now = float(int(anyio.current_time()))  # whole, so that sums of seconds are exact
         self.wires = Wires()
         self.told = Told()
         self.upstream = Upstream()

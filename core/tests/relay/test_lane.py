@@ -60,6 +60,7 @@ class StraightPath:
         self.full = False
         self.too_large = 0
         self.largest_payload: int | None = None
+        self.backlog = 0
         self.released = False
         self.channel = channel
         self.padded = padded
@@ -327,6 +328,29 @@ async def test_a_ping_finds_the_payload_before_it_counted(
         await bench.until(lambda: bool(counted))
         assert counted == [5]
         assert [payload for _, payload in bench.delivered] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+async def test_each_end_of_a_lane_measures_it_when_asked(
+    open_port: Any, server_pin: Pin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_port() as port, running(monkeypatch, port, server_pin) as bench:
+        bench.path.backlog = 7
+        assert bench.lane.backlog == 7
+        (server_lane,) = port.peers.lanes.values()
+        await bench.until(lambda: server_lane.ready)
+        assert server_lane.backlog == 0
+        for end in (bench.lane, server_lane):
+            estimate = end.estimate
+            assert estimate is not None
+            now = anyio.current_time()
+            end.probe(now)
+            assert estimate.asked_at == now
+            await bench.until(lambda told=estimate: told.base is not None)  # type: ignore[misc]
+        # The two ends here have one clock.
+        assert bench.lane.estimate is not None
+        assert bench.lane.estimate.base is not None
+        assert 0 <= bench.lane.estimate.base < SOON
+    assert bench.lane.backlog == 0
 
 
 async def test_a_server_that_drains_and_leaves_is_told_as_such(

@@ -183,8 +183,9 @@ async def test_a_second_port_that_is_taken_gives_the_first_one_up(tmp_path: Path
 
 
 @pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.usefixtures("dataplane")
 async def test_a_port_that_breaks_ends_the_server_with_its_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
+    tmp_path: Path, trouble: Any, which: int
 ) -> None:
     bench = Running(tmp_path, legacy_listen="127.0.0.1:0")
     with anyio.fail_after(SOON):
@@ -193,18 +194,8 @@ async def test_a_port_that_breaks_ends_the_server_with_its_failure(
             await bench.server.ready.wait()
             await anyio.wait_all_tasks_blocked()
             listening = bench.server._listeners[which].socket
+            trouble(listening._socket).reading.append(errno.ENETDOWN)
             port = listening.local_address
-
-            def broken(*_: object) -> None:
-                raise OSError(errno.ENETDOWN, "down")
-
-            class Broken:
-                recvfrom = broken
-                fileno = listening._socket.fileno
-                close = listening._socket.close
-                sendto = listening._socket.sendto
-
-            monkeypatch.setattr(listening, "_socket", Broken())
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
                 opened.sendto(b"wake up", port)
     error = bench.server.error

@@ -18,9 +18,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +52,7 @@ _UDP = 17
 _DONT_FRAGMENT = 0x4000
 _ROUTER = IPv4Address("198.18.0.1")
 """Who says that a packet is too large."""
+_WITH_PORTS = {6, _UDP}
 _MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
 
 
@@ -89,6 +90,19 @@ class Program(ProgramPeer):
         return code
 
 
+@dataclass(frozen=True)
+class Line:
+    """What one connection of a machine goes through, in each direction for itself.
+
+    `rate` is in bytes per second of IP packets, `delay` in seconds; a packet that would wait longer
+    than `queue` seconds for those before it is lost.
+    """
+
+    rate: float
+    delay: float
+    queue: float
+
+
 @dataclass(eq=False)
 class Machine:
     """A network namespace with one device, which the internet knows by `address`.
@@ -96,7 +110,9 @@ class Machine:
     Programs run in `home`, a folder of its own, with none of our variables in their environment.
     `delay` (seconds) and `loss` (0 to 1) hold for each packet from the machine and to it;
     `blocks_udp` loses all of its UDP. Packets of more than `mtu` bytes from it and to it do not
-    pass; a router says so to their sender if it `tells_mtu`.
+    pass; a router says so to their sender if it `tells_mtu`. `lines`, if there are any, are what
+    its UDP and TCP goes through besides: each local port gets one, in their order of appearance,
+    round and round.
     """
 
     namespace: str
@@ -108,6 +124,15 @@ class Machine:
     blocks_udp: bool = False
     mtu: int = MTU
     tells_mtu: bool = True
+    lines: Sequence[Line] = ()
+    _ports: dict[bytes, Line] = field(default_factory=dict)
+    _free_at: dict[tuple[bytes, bool], float] = field(default_factory=dict)
+
+    def set_lines(self, *lines: Line) -> None:
+        """Give the machine lines; every port gets one anew."""
+        self._ports.clear()
+        self._free_at.clear()
+        self.lines = lines
 
     def command(self, *arguments: str) -> list[str]:
         """Return what runs a command here."""
@@ -133,6 +158,21 @@ class Machine:
         ping = ["ping", "-q", "-n", "-c", "1", "-W", str(timeout), *options, address]
         pinged = subprocess.run(self.command(*ping), capture_output=True, check=False)
         return pinged.returncode == 0
+
+    def passes(self, packet: bytes, now: float, *, leaves: bool) -> float | None:
+        """Return in how many seconds a packet is through the machine's lines; None if never."""
+        if not self.lines or packet[9] not in _WITH_PORTS:
+            return 0.0
+        header = (packet[0] & 0xF) * 4
+        port = packet[header : header + 2] if leaves else packet[header + 2 : header + 4]
+        line = self._ports.get(port)
+        if line is None:
+            line = self._ports[port] = self.lines[len(self._ports) % len(self.lines)]
+        begins = max(now, self._free_at.get((port, leaves), now))
+        if begins - now > line.queue:
+            return None
+        self._free_at[port, leaves] = begins + len(packet) / line.rate
+        return self._free_at[port, leaves] + line.delay - now
 
     @property
     def processes(self) -> list[int]:
@@ -172,6 +212,7 @@ class Internet:
         self.lost = 0
         self.blocked = 0
         self.oversized = 0
+        self.crowded_out = 0
         self.fragments = 0
         self._directory = directory
         self._addresses = {name: IPv4Address(address) for name, address in machines.items()}
@@ -213,7 +254,8 @@ class Internet:
         if error is not None:
             error.add_note(
                 f"--- internet: {self.carried} packets carried, {self.lost} lost, "
-                f"{self.blocked} blocked, {self.oversized} too large, "
+                f"{self.crowded_out} crowded out, {self.blocked} blocked, "
+                f"{self.oversized} too large, "
                 f"{self.fragments} were fragments ---"
             )
         self._stack.close()
@@ -290,8 +332,16 @@ class Internet:
             if all(end.tells_mtu for end in ends):
                 os.write(source.tun, _too_large(packet, min(end.mtu for end in ends)))
         else:
+            now = time.monotonic()
+            waits = [
+                source.passes(packet, now, leaves=True),
+                target.passes(packet, now, leaves=False),
+            ]
+            if None in waits:
+                self.crowded_out += 1
+                return
             self.carried += 1
-            due = time.monotonic() + sum(end.delay for end in ends)
+            due = now + sum(filter(None, waits)) + sum(end.delay for end in ends)
             heapq.heappush(self._under_way, (due, self.carried, target.tun, packet))
 
 

@@ -307,22 +307,24 @@ class FastDatagrams:
 
     def _send_one(self, batch: Batch, index: int, to: Hashable | None) -> int:
         begin, size = batch.starts[index], batch.sizes[index]
-        if to is None:
-            try:
-                # For a single one the plain call is the fastest there is.
-                self._socket.send(batch.view[begin : begin + size])
-            except OSError as caught:
-                error = caught.errno or errno.EIO
+        error = 0
+        for _ in range(2):
+            if to is None:
+                try:
+                    # For a single one the plain call is the fastest there is.
+                    self._socket.send(batch.view[begin : begin + size])
+                except OSError as caught:
+                    error = caught.errno or errno.EIO
+                else:
+                    return 1
             else:
-                return 1
-        else:
-            self._sending.pieces[0] = native.memory_of(batch).address + begin
-            self._sending.pieces[1] = size
-            error = self._sending.send(self._descriptor, 1, 0)
-            if not error:
-                return 1
-        if self._is_old(error):
-            return self._send_one(batch, index, to)
+                self._sending.pieces[0] = native.memory_of(batch).address + begin
+                self._sending.pieces[1] = size
+                error = self._sending.send(self._descriptor, 1, 0)
+                if not error:
+                    return 1
+            if not self._is_old(error):
+                break
         self.dropped += 1
         self.too_large += error == errno.EMSGSIZE
         return 0

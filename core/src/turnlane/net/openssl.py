@@ -17,8 +17,11 @@ from turnlane.proto.frames import datagram_header, header_flow, header_word
 _lib: Any = _util.lib
 _ffi: Any = _util.ffi
 
-_write, _read = _lib.SSL_write, _lib.SSL_read
-_write_bio, _read_bio = _lib.BIO_write, _lib.BIO_read
+# What is missing, `usable` finds out.
+_write: Any = getattr(_lib, "SSL_write", None)
+_read: Any = getattr(_lib, "SSL_read", None)
+_write_bio: Any = getattr(_lib, "BIO_write", None)
+_read_bio: Any = getattr(_lib, "BIO_read", None)
 
 MAX_PLAINTEXT = 2**14
 """Bytes that one record holds at most (RFC 6347, section 4.3.1)."""
@@ -158,7 +161,7 @@ class FastRecords:
         laid_out, size, expected = self._opening
         if laid_out is not layout:
             size = -1
-        known = -1
+        known = -2  # no word is that; -1 is for a record too short for one
         flow = 0
         stopped = Stopped.DONE
         for index in range(start, stop):
@@ -209,14 +212,15 @@ def usable() -> bool:
         buffer = bytearray(8)
         pointer = native.ffi.from_buffer("char[]", buffer)
         outgoing, incoming = connection._from_ssl, connection._into_ssl
-        if _lib.BIO_read(outgoing, pointer, 3) != 3 or buffer[:1] != b"\x16":
+        if _read_bio(outgoing, pointer, 3) != 3 or buffer[:1] != b"\x16":
             return False
         # A record cut short is nothing to OpenSSL, and gone after it was looked at.
         pointer[0:3] = b"\x16\xfe\xfd"
         return bool(
-            _lib.BIO_write(incoming, pointer, 3) == 3
-            and _lib.SSL_read(_ssl(connection), pointer, 8) <= 0
-            and _lib.BIO_read(incoming, pointer, 3) <= 0
+            _write_bio(incoming, pointer, 3) == 3
+            and _read(_ssl(connection), pointer, 8) <= 0
+            and _read_bio(incoming, pointer, 3) <= 0
+            and _write(_ssl(connection), pointer, 3) <= 0
         )
     except (AttributeError, TypeError):
         return False

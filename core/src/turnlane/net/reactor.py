@@ -41,7 +41,7 @@ def loop_clock() -> Callable[[], float]:
 
 
 class Rest:
-    """When the loop last ended a nap: what a nap of one socket waited for, it waited for for all."""
+    """When the loop last ended a nap: a nap of one socket is one of all."""
 
     def __init__(self) -> None:
         self.ended = -inf

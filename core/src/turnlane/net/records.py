@@ -60,14 +60,13 @@ class PortableRecords:
     def seal(self, layout: RecordLayout, batch: Batch, start: int, stop: int, sealed: Batch) -> int:
         """Seal one packet after the other."""
         sealed.clear()
-        end = 0
         for index in range(start, stop):
             begin = batch.starts[index] - layout.frame_size
             plain = batch.sizes[index] + layout.frame_size
             if not 0 < plain <= layout.most:
                 self.refused += 1
                 continue
-            if sealed.count == sealed.capacity or len(sealed.buffer) - end < _LARGEST:
+            if sealed.count == sealed.capacity or len(sealed.buffer) - sealed.end < _LARGEST:
                 return index
             if layout.frame_size:
                 header = datagram_header(batch.flows[index])
@@ -80,12 +79,12 @@ class PortableRecords:
             message = layout.prefix(len(record)) + record
             if layout.padded:
                 message += bytes(-len(message) % 4)
-            sealed.buffer[end : end + len(message)] = message
-            sealed.starts[sealed.count] = end
+            end = sealed.end + len(message)
+            sealed.buffer[sealed.end : end] = message
+            sealed.starts[sealed.count] = sealed.end
             sealed.sizes[sealed.count] = len(message)
             sealed.count += 1
-            end += len(message)
-        sealed.end = end
+            sealed.end = end
         return stop
 
     def open(

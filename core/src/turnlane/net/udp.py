@@ -127,7 +127,8 @@ class BatchSocket(ABC):
         await checkpoint()
         while True:
             self._check_open()
-            if self._read(batch, self._flow):
+            if count := self._read(batch, self._flow):
+                batch.end = batch.starts[count - 1] + batch.sizes[count - 1]
                 return
             await anyio.wait_readable(self._socket)
 

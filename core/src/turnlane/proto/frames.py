@@ -95,15 +95,20 @@ class Ping:
 class Pong:
     """Answers the ping of that sequence number.
 
-    `frames_received` counts the payload frames the answerer had received when the ping arrived.
+    `frames_received` counts the payload frames the answerer had received when the ping arrived;
+    `arrived` is when that was, in microseconds of the answerer's own clock, or None: it tells not.
     """
 
     sequence: int
     frames_received: int
+    arrived: int | None = None
 
     def encode(self) -> bytes:
         """Return the record."""
-        return _control(ControlType.PONG, _TWO_COUNTERS.pack(self.sequence, self.frames_received))
+        body = _TWO_COUNTERS.pack(self.sequence, self.frames_received)
+        if self.arrived is not None:
+            body += _MICROSECONDS.pack(self.arrived)
+        return _control(ControlType.PONG, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +185,7 @@ header_word = _HEADER.unpack_from
 
 _CONTROL_HEADER = struct.Struct(">BBH")
 _TWO_COUNTERS = struct.Struct(">II")
+_MICROSECONDS = struct.Struct(">Q")
 _MILLISECONDS = struct.Struct(">I")
 _CODE = struct.Struct(">H")
 _PROBE = struct.Struct(">IHHB")
@@ -256,7 +262,7 @@ def _parse_control_untrusted(view: memoryview) -> Frame:
             case ControlType.PING:
                 return Ping(*_TWO_COUNTERS.unpack_from(body))
             case ControlType.PONG:
-                return Pong(*_TWO_COUNTERS.unpack_from(body))
+                return _parse_pong_untrusted(body)
             case ControlType.DRAIN:
                 return Drain(*_MILLISECONDS.unpack_from(body))
             case ControlType.BYE:
@@ -269,6 +275,14 @@ def _parse_control_untrusted(view: memoryview) -> Frame:
     except struct.error:
         raise SessionProtocolError("a control frame that is too short for its type") from None
     return UnknownFrame(kind, control_type)
+
+
+def _parse_pong_untrusted(body: memoryview) -> Pong:
+    sequence, frames_received = _TWO_COUNTERS.unpack_from(body)
+    rest = body[_TWO_COUNTERS.size :]
+    if len(rest) < _MICROSECONDS.size:
+        return Pong(sequence, frames_received)
+    return Pong(sequence, frames_received, *_MICROSECONDS.unpack_from(rest))
 
 
 def _control(control_type: ControlType, body: bytes) -> bytes:

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from turnlane.proto.frames import COUNTER_MASK, Ping, Pong
+from turnlane.proto.lane_estimate import LaneEstimate, Mark
 
-MAX_OUTSTANDING: Final = 16
+MAX_OUTSTANDING: Final = 64
 """Pings that are remembered until their pong comes; older ones are forgotten."""
 
 MAX_PONGS: Final = 16
 """Pongs that wait to be sent; pings beyond that stay unanswered."""
+
+_CLOCK_MASK: Final = 2**64 - 1
 
 LOSS_SAMPLE: Final = 32
 """Payload frames that an interval must have for its loss to mean anything."""
@@ -107,6 +110,8 @@ class LaneHealth:
         """Of frames this end sent."""
         self.receive_loss = Loss()
         """Of frames the peer sent."""
+        self.estimate = LaneEstimate()
+        """What the lane bears of what this end sends; whoever spreads payload feeds it."""
         self.frames_sent = 0
         self.frames_received = 0
         self.last_payload_at = now
@@ -122,7 +127,7 @@ class LaneHealth:
         self._unanswered = 0
         self._enough_unanswered_at = now
         self._sequence = 0
-        self._outstanding: dict[int, tuple[float, int]] = {}
+        self._outstanding: dict[int, tuple[Mark, int]] = {}
         self._pongs: deque[bytes] = deque()
         self._pings: deque[bytes] = deque()
         self._dead: LaneDead | None = None
@@ -160,7 +165,8 @@ class LaneHealth:
         if len(self._pongs) == MAX_PONGS:
             self.dropped_pongs += 1
             return
-        self._pongs.append(Pong(ping.sequence, self.frames_received).encode())
+        arrived = round(now * 1e6) & _CLOCK_MASK
+        self._pongs.append(Pong(ping.sequence, self.frames_received, arrived).encode())
 
     def receive_pong(self, pong: Pong, now: float) -> None:
         """Measure by a pong; one that answers no outstanding ping is counted and ignored."""
@@ -170,9 +176,16 @@ class LaneHealth:
         if asked is None:
             self.stale_pongs += 1
             return
-        sent_at, frames_sent = asked
-        self.round_trip.add(now - sent_at)
+        mark, frames_sent = asked
+        self.round_trip.add(now - mark.time)
         self.send_loss.add(frames_sent, pong.frames_received)
+        arrived = None if pong.arrived is None else pong.arrived / 1e6
+        self.estimate.answered(mark, pong.frames_received, arrived, now)
+
+    def probe(self, now: float) -> None:
+        """Ping only to measure: whether the lane lives is judged by the other pings."""
+        if self._dead is None:
+            self._ask(now)
 
     def records_to_send(self) -> list[bytes]:
         """Give up the pings and pongs to send."""
@@ -217,13 +230,16 @@ class LaneHealth:
             self._enough_unanswered_at + self.settings.busy_interval,
         )
 
-    def _ping(self, now: float) -> None:
+    def _ask(self, now: float) -> None:
         self._sequence = (self._sequence + 1) & COUNTER_MASK
         if len(self._outstanding) == MAX_OUTSTANDING:
             del self._outstanding[next(iter(self._outstanding))]
-        self._outstanding[self._sequence] = (now, self.frames_sent)
+        self._outstanding[self._sequence] = (self.estimate.asked(now), self.frames_sent)
         self._pings.append(Ping(self._sequence, self.frames_sent).encode())
         self.pings_sent += 1
+
+    def _ping(self, now: float) -> None:
+        self._ask(now)
         self._last_ping = now
         self._ping_wanted = False
         self._unanswered += 1

@@ -31,6 +31,7 @@ from turnlane.net.relayed_path import PathSettings, RelayedPath, relayed_path
 from turnlane.proto.frames import HEADER_SIZE, ByeCode, datagram_flow, write_datagram_header
 from turnlane.proto.hello import EXPORTER_LABEL, EXPORTER_SIZE, Feature, HelloParameters
 from turnlane.proto.lane_client import LaneClient
+from turnlane.proto.lane_estimate import LaneEstimate
 from turnlane.proto.lane_events import (
     ClientEvent,
     LaneEstablished,
@@ -166,6 +167,23 @@ class Lane:
                 self._layout = None
                 self._farewell(path, leaving)
                 self._path = None
+
+    @property
+    def estimate(self) -> LaneEstimate | None:
+        """What is known of the way to the server; None without the session protocol."""
+        health = self._protocol.health if self._protocol is not None else None
+        return None if health is None else health.estimate
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait because the connection to the relay does not take them."""
+        return 0 if self._path is None else self._path.backlog
+
+    def probe(self, now: float) -> None:
+        """Ping the server to measure the way there."""
+        if self._protocol is not None and self._protocol.health is not None:
+            self._protocol.health.probe(now)
+            self._flush()
 
     def send(self, batch: Batch, start: int, stop: int) -> None:
         """Send packets `start` to `stop - 1` of `batch` to the server."""

@@ -9,6 +9,7 @@ from turnlane.net.record_layout import RecordLayout
 from turnlane.net.system import SocketAddress
 from turnlane.proto.frames import HEADER_SIZE, ByeCode, datagram_flow
 from turnlane.proto.hello import EXPORTER_LABEL, EXPORTER_SIZE, WelcomeTerms
+from turnlane.proto.lane_estimate import LaneEstimate
 from turnlane.proto.lane_events import ServerEvent
 from turnlane.proto.lane_server import LaneServer, SessionDirectory
 from turnlane.proto.path_mtu import largest_datagram
@@ -47,7 +48,6 @@ class ServerLane:
         self.association = association
         self.session: ServerSession | None = None
         self.index = 0
-        self.last_heard = now
         self.too_large = 0
         """Datagrams that the path does not bear."""
         self.max_datagram = MAX_PAYLOAD - HEADER_SIZE
@@ -72,9 +72,30 @@ class ServerLane:
         """Whether the client is known to have been let in: before that it drops payload."""
         return self._protocol.confirmed
 
+    @property
+    def ready(self) -> bool:
+        """Whether payload may be sent to the client now."""
+        return self.session is not None and self._protocol.confirmed
+
+    @property
+    def estimate(self) -> LaneEstimate | None:
+        """What is known of the way to the client; None before the lane is established."""
+        health = self._protocol.health
+        return None if health is None else health.estimate
+
+    @property
+    def backlog(self) -> int:
+        """Nothing waits here: the relay sends datagrams."""
+        return 0
+
+    def probe(self, now: float) -> None:
+        """Ping the client to measure the way there."""
+        if self._protocol.health is not None:
+            self._protocol.health.probe(now)
+            self.flush()
+
     def carry(self, batch: Batch, now: float) -> None:
         """Take payload of the client: it goes upstream once the lane has joined a session."""
-        self.last_heard = now
         session, health = self.session, self._protocol.health
         if session is None or health is None:
             for index in range(batch.count):
@@ -86,7 +107,6 @@ class ServerLane:
 
     def receive(self, records: list[bytes], now: float) -> None:
         """Take records that are something else, or came in unusual company."""
-        self.last_heard = now
         opened = self._workspace.opened
         for record in records:
             flow = datagram_flow(record) if self.session is not None else -1

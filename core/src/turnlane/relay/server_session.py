@@ -1,7 +1,6 @@
 """Sessions at the server: lanes come and go, the upstream sees one stable source per flow."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 from anyio.abc import TaskGroup
 
@@ -10,6 +9,7 @@ from turnlane.api.batch import Batch
 from turnlane.api.errors import AdapterError
 from turnlane.api.secrets import Secret
 from turnlane.relay.flows import FlowTable
+from turnlane.relay.scheduler import Carrier, FlowSticky, dispatch
 from turnlane.relay.workspace import Workspace
 
 MAX_FLOWS = 1024
@@ -18,37 +18,12 @@ MAX_FLOWS = 1024
 MAX_RETURNS = 2 * MAX_FLOWS
 """Flows of which a session remembers the lane that their replies leave by."""
 
-STALE = 3.0
-"""Seconds of silence after which replies no longer wait for a lane that has a better one beside it.
-
-Whoever sends replies over a lane also pings it every second: a lane that lives is heard.
-"""
-
-
-class ReplyLane(Protocol):
-    """A lane as its session sees it."""
-
-    @property
-    def confirmed(self) -> bool:
-        """Whether the client is known to take payload on it."""
-        ...
-
-    @property
-    def last_heard(self) -> float:
-        """When the client was last heard on it, in monotonic seconds."""
-        ...
-
-    def send(self, batch: Batch, start: int, stop: int) -> None:
-        """Send packets of `batch` to the client."""
-        ...
-
 
 class ServerSession:
     """What all lanes of one session share: its secret, its flows, and who replies over what.
 
-    Replies to a flow leave by the lane that brought the flow's last packet, so a client spreads the
-    replies by spreading its own packets. While that lane is silent for `STALE` seconds, or gone,
-    they leave by the lane that was heard last.
+    Replies to a flow begin to leave by the lane that brought the flow's last packet. From then on
+    the same scheduler as the client's has the say, by what this end measures.
     """
 
     def __init__(
@@ -67,7 +42,7 @@ class ServerSession:
         self.secret = secret
         self.resumable = False
         """Whether a client is known to have the secret: without it nobody can come back."""
-        self.lanes: dict[int, ReplyLane] = {}
+        self.lanes: dict[int, Carrier] = {}
         self.last_payload_at = now
         self.without_lanes_since: float | None = now
         self.unsent = 0
@@ -75,7 +50,8 @@ class ServerSession:
         """Replies that the path of their lane does not bear."""
         self.next_hint = 0.0
         """When, in monotonic seconds, that may be told again."""
-        self._return_lane: dict[int, ReplyLane] = {}
+        self._return_lane: dict[int, Carrier] = {}
+        self._scheduler = FlowSticky(self.lanes.values(), self._return_lane.get)
         self.flows = FlowTable(
             tasks,
             egress,
@@ -85,16 +61,17 @@ class ServerSession:
             limit=MAX_FLOWS,
         )
 
-    def attach(self, index: int, lane: ReplyLane) -> ReplyLane | None:
+    def attach(self, index: int, lane: Carrier) -> Carrier | None:
         """Take a lane in; return the one whose index it takes over, if there was one."""
         replaced = self.lanes.get(index)
         self.lanes[index] = lane
         self.without_lanes_since = None
+        self._scheduler.review()
         if replaced is not None:
             self._forget_returns(replaced)
         return replaced
 
-    def detach(self, index: int, lane: ReplyLane, now: float) -> None:
+    def detach(self, index: int, lane: Carrier, now: float) -> None:
         """Let a lane go, unless its index is another's by now."""
         self._forget_returns(lane)
         if self.lanes.get(index) is lane:
@@ -102,7 +79,7 @@ class ServerSession:
             if not self.lanes:
                 self.without_lanes_since = now
 
-    def forward(self, lane: ReplyLane, batch: Batch, now: float) -> None:
+    def forward(self, lane: Carrier, batch: Batch, now: float) -> None:
         """Send payload of the client upstream."""
         self.last_payload_at = now
         flows, count = batch.flows, batch.count
@@ -124,33 +101,15 @@ class ServerSession:
 
     def _deliver(self, batch: Batch) -> None:
         now = self.last_payload_at = self._workspace.clock()
-        start = 0
-        count = len(batch)
-        while start < count:
-            flow = batch.flows[start]
-            stop = start + 1
-            while stop < count and batch.flows[stop] == flow:
-                stop += 1
-            lane = self._lane_for(flow, now)
-            if lane is None:
-                self.unsent += stop - start
-            else:
-                lane.send(batch, start, stop)
-            start = stop
+        self.unsent += dispatch(self._scheduler, batch, now)
 
-    def _remember_lane(self, flow: int, lane: ReplyLane) -> None:
+    def _remember_lane(self, flow: int, lane: Carrier) -> None:
         if self._return_lane.get(flow) is not lane:
             if len(self._return_lane) >= MAX_RETURNS:
                 del self._return_lane[next(iter(self._return_lane))]
             self._return_lane[flow] = lane
 
-    def _lane_for(self, flow: int, now: float) -> ReplyLane | None:
-        lane = self._return_lane.get(flow)
-        if lane is not None and lane.confirmed and now - lane.last_heard < STALE:
-            return lane
-        confirmed = [candidate for candidate in self.lanes.values() if candidate.confirmed]
-        return max(confirmed, key=lambda candidate: candidate.last_heard, default=None)
-
-    def _forget_returns(self, lane: ReplyLane) -> None:
+    def _forget_returns(self, lane: Carrier) -> None:
+        self._scheduler.review()
         for flow in [flow for flow, used in self._return_lane.items() if used is lane]:
             del self._return_lane[flow]

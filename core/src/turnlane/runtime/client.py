@@ -19,6 +19,7 @@ from turnlane.api import (
 from turnlane.net.relayed_path import PathSettings
 from turnlane.net.udp import pump
 from turnlane.proto.hello import token_key
+from turnlane.proto.lane_estimate import LaneEstimate
 from turnlane.relay.lane import Lane, LanePlan, Security
 from turnlane.relay.membership import Membership
 from turnlane.relay.scheduler import Carrier, FlowSticky, RoundRobin, Scheduler, dispatch
@@ -70,6 +71,21 @@ class LaneSlot:
     def relayed(self) -> tuple[str, int] | None:
         """The relay's address that the server sees, or None while there is none."""
         return None if self.lane is None else self.lane.relayed
+
+    @property
+    def estimate(self) -> LaneEstimate | None:
+        """What is known of the lane as it is now."""
+        return None if self.lane is None else self.lane.estimate
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait because the connection to the relay does not take them."""
+        return 0 if self.lane is None else self.lane.backlog
+
+    def probe(self, now: float) -> None:
+        """Measure the lane as it is now."""
+        if self.lane is not None:
+            self.lane.probe(now)
 
     def healthy_for(self, now: float) -> float:
         """Return for how many seconds the lane as it is now has carried traffic."""
@@ -191,11 +207,13 @@ class ClientSession:
         round_robin = self.profile.scheduler is SchedulerKind.ROUND_ROBIN
         scheduler: Scheduler = RoundRobin(lanes) if round_robin else FlowSticky(lanes)
 
+        workspace = self._workspace
+
         def carry(batch: Batch) -> None:
-            self.unsent += dispatch(scheduler, batch)
+            self.unsent += dispatch(scheduler, batch, workspace.clock())
 
         try:
-            await pump(socket, self._workspace.received, carry)
+            await pump(socket, workspace.received, carry)
         except TurnlaneError as error:
             self._fail(error)
 
