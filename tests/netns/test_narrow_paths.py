@@ -31,7 +31,7 @@ CONFIRMED_WITHIN = 45.0
 
 @pytest.fixture
 def internet(tmp_path: Path) -> Iterator[Internet]:
-    """Give the client's, the relay's and the server's machine, 10 ms from the client to anywhere."""
+    """Give the client's, the relay's and the server's machine."""
     require("turnserver")
     with Internet(tmp_path, ADDRESSES) as internet:
         yield internet
