@@ -14,6 +14,7 @@ from turnlane.api.batch import Batch
 from turnlane.api.errors import AdapterError, TransportError
 from turnlane.api.stages import Stage
 from turnlane.net.datagrams import datagrams_of
+from turnlane.net.path_mtu import forbid_fragments, largest_payload_to
 from turnlane.net.reactor import Readiness
 from turnlane.net.system import SocketAddress, open_socket, plain_address, reason, resolve
 
@@ -236,7 +237,7 @@ class ListeningUdpSocket(BatchSocket):
             host, port, socket.SOCK_DGRAM, stage=Stage.LISTEN, code="listen_name_unresolved"
         )
         try:
-            return cls(open_socket(family, socket.SOCK_DGRAM, bind=address))
+            opened = open_socket(family, socket.SOCK_DGRAM, bind=address)
         except OSError as error:
             raise TransportError(
                 Stage.LISTEN,
@@ -244,6 +245,8 @@ class ListeningUdpSocket(BatchSocket):
                 f"cannot listen on {host} port {port}: {reason(error)}",
                 "choose another address with --listen, or stop what uses this one",
             ) from None
+        forbid_fragments(opened)
+        return cls(opened)
 
     def address(self, number: int) -> SocketAddress:
         """Return the address of the peer that a batch that was just read calls `number`."""
@@ -263,6 +266,10 @@ class ListeningUdpSocket(BatchSocket):
     def target(self, address: SocketAddress) -> Hashable:
         """Return what `send_batch` takes for an address."""
         return self._datagrams.target(address)
+
+    def largest_payload(self, address: SocketAddress) -> int | None:
+        """Return the bytes of the largest datagram for an address, as far as the system knows."""
+        return largest_payload_to(self._socket.family, address)
 
     def send_batch(self, batch: Batch, target: Hashable) -> int:
         """Send a batch to one peer; return how many datagrams the system took."""

@@ -1,5 +1,7 @@
 """One lane at the server: a DTLS association with a client, and the session it has joined."""
 
+from collections.abc import Callable
+
 from turnlane.api.batch import Batch
 from turnlane.api.secrets import Secret
 from turnlane.net.dtls import MAX_PAYLOAD, AssociationStateError, DtlsAssociation
@@ -10,15 +12,23 @@ from turnlane.proto.hello import EXPORTER_LABEL, EXPORTER_SIZE, WelcomeTerms
 from turnlane.proto.lane_estimate import LaneEstimate
 from turnlane.proto.lane_events import ServerEvent
 from turnlane.proto.lane_server import LaneServer, SessionDirectory
+from turnlane.proto.path_mtu import largest_datagram
 from turnlane.relay.listener import ServerPort
 from turnlane.relay.server_session import ServerSession
 from turnlane.relay.workspace import Workspace
 
 LAYOUT = RecordLayout(channel=None, padded=False, framed=True, most=MAX_PAYLOAD)
+"""Of what comes; what is sent is bounded by the path."""
+
+MEASURE_INTERVAL = 30.0
+"""Seconds after which the system is asked again what it knows of the path."""
 
 
 class ServerLane:
-    """Drives the session protocol of one association and moves its payload."""
+    """Drives the session protocol of one association and moves its payload.
+
+    `on_too_large` hears how many datagrams were refused, and the size of the largest.
+    """
 
     def __init__(
         self,
@@ -31,12 +41,20 @@ class ServerLane:
         hello_timeout: float,
         port: ServerPort,
         workspace: Workspace,
+        on_too_large: Callable[["ServerLane", int, int], None],
         now: float,
     ) -> None:
         self.address = address
         self.association = association
         self.session: ServerSession | None = None
         self.index = 0
+        self.too_large = 0
+        """Datagrams that the path does not bear."""
+        self.max_datagram = MAX_PAYLOAD - HEADER_SIZE
+        """Bytes of the largest datagram that is sent."""
+        self._on_too_large = on_too_large
+        self._layout = LAYOUT
+        self._measure_at = now
         self._port = port
         self._target = port.target(address)
         self._workspace = workspace
@@ -102,26 +120,74 @@ class ServerLane:
     def send(self, batch: Batch, start: int, stop: int) -> None:
         """Send packets of `batch` to the client."""
         sealed = self._workspace.sealed
-        sent = 0
+        sent, first = 0, start
+        refused = self._port.too_large + self.association.unsealed
         try:
             while start < stop:
-                start = self.association.seal(LAYOUT, batch, start, stop, sealed)
+                start = self.association.seal(self._layout, batch, start, stop, sealed)
                 sent += self._port.send_batch(sealed, self._target)
         except AssociationStateError:
             return  # the association has just ended; its event is on the way
+        if sent < stop - first:
+            count = self._port.too_large + self.association.unsealed - refused
+            if count:
+                self.too_large += count
+                self._measure(self._workspace.clock())
+                self._on_too_large(self, count, max(batch.sizes[first:stop]))
         health = self._protocol.health
         if health is not None and sent:
             health.note_sent(sent, self._workspace.clock())
 
     def flush(self) -> None:
         """Send what the protocol has to say."""
+        self._follow_path()
+        refused = self._port.too_large
         try:
             for record in self._protocol.records_to_send():
                 self._port.send(self.association.encrypt(record), self.address)
+            if self._port.too_large > refused:
+                # A probe: that the system knows better by now is what it was for.
+                self._measure(self._workspace.clock())
+                for record in self._protocol.records_to_send():
+                    self._port.send(self.association.encrypt(record), self.address)
         except AssociationStateError:
             pass  # the association has just ended; its event is on the way
         for datagram in self.association.datagrams_to_send():
             self._port.send(datagram, self.address)
+
+    def _follow_path(self) -> None:
+        """Begin to look for the path's MTU when the client does; keep to what is known."""
+        path = self._protocol.path
+        if path is None or (path.agreed and path.peer_limit is None):
+            return
+        now = self._workspace.clock()
+        if now >= self._measure_at:
+            self._measure(now)
+        if path.max_datagram != self.max_datagram:
+            self._go_by(path.max_datagram)
+
+    def _measure(self, now: float) -> None:
+        """Ask the system what the way to the relay bears, and go by it."""
+        path = self._protocol.path
+        assert path is not None
+        self._measure_at = now + MEASURE_INTERVAL
+        bound = MAX_PAYLOAD - HEADER_SIZE
+        payload = self._port.largest_payload(self.address)
+        if payload is not None:
+            record = self.association.overhead
+            fits = largest_datagram(payload, channel=False, record=record, framed=True)
+            bound = min(bound, fits)
+        if path.begun:
+            path.bound(bound, now)
+        else:
+            path.begin(bound, now)
+        self._go_by(path.max_datagram)
+
+    def _go_by(self, max_datagram: int) -> None:
+        self.max_datagram = max_datagram
+        most = max_datagram + HEADER_SIZE
+        if most != self._layout.most:
+            self._layout = RecordLayout(channel=None, padded=False, framed=True, most=most)
 
     def get_timer(self) -> float | None:
         """Say when `handle_timer` is due."""

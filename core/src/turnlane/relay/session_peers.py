@@ -16,7 +16,7 @@ from turnlane.net.dtls import DtlsAssociation, State
 from turnlane.net.dtls_server import DtlsServer
 from turnlane.net.system import SocketAddress
 from turnlane.proto.frames import ByeCode
-from turnlane.proto.hello import SECRET_SIZE, Hello, WelcomeTerms
+from turnlane.proto.hello import SECRET_SIZE, Feature, Hello, WelcomeTerms
 from turnlane.proto.lane_events import (
     LaneAccepted,
     LaneFailed,
@@ -37,6 +37,9 @@ MAX_LANES = 64
 
 MAX_GREETING = 256
 """Peers that have shaken hands and not joined a session; beyond, the oldest gives way."""
+
+HINT_INTERVAL = 60.0
+"""Seconds between two hints that datagrams of a session are too large."""
 
 LINGER = 120.0
 """Seconds that a session without lanes is kept for its client to come back."""
@@ -76,6 +79,8 @@ class SessionPeers:
         self.sessions: dict[bytes, ServerSession] = {}
         self.lanes: dict[SocketAddress, ServerLane] = {}
         self.draining = False
+        self.too_large = 0
+        """Replies of all sessions that the path of their lane does not bear."""
         self.left = anyio.Event()
         self._terms = terms
         self._dtls = dtls
@@ -103,11 +108,14 @@ class SessionPeers:
             token=self._terms.token,
             directory=self,
             terms=WelcomeTerms(
-                max_datagram=self._terms.max_datagram, idle_timeout=self._terms.idle_timeout
+                max_datagram=self._terms.max_datagram,
+                idle_timeout=self._terms.idle_timeout,
+                features=Feature.PATH_PROBES,
             ),
             hello_timeout=self._terms.hello_timeout,
             port=self._port,
             workspace=self._workspace,
+            on_too_large=self._count_too_large,
             now=now,
         )
         self.lanes[address] = self._greeting[address] = lane
@@ -245,6 +253,19 @@ class SessionPeers:
             new_session=event.new_session,
             traceparent=event.traceparent,
         )
+
+    def _count_too_large(self, lane: ServerLane, count: int, size: int) -> None:
+        """Count replies that do not fit the path of their lane, and say so now and then."""
+        self.too_large += count
+        session, now = lane.session, self._workspace.clock()
+        if session is None:
+            return
+        session.too_large += count
+        if now >= session.next_hint:
+            session.next_hint = now + HINT_INTERVAL
+            self._observer.datagrams_too_large(
+                session.session_id.hex(), lane.index, size, lane.max_datagram, session.too_large
+            )
 
     def _evict(self, lane: ServerLane, now: float) -> None:
         self._observer.peer_refused(

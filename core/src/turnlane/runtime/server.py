@@ -28,6 +28,7 @@ from turnlane.runtime.events import (
     PeerAccepted,
     PeerLost,
     PeerRefused,
+    ReplyTooLarge,
     ServerEnded,
     ServerReady,
     StageReached,
@@ -270,10 +271,12 @@ class TunnelServer:
     def counters(self) -> dict[str, int]:
         """Return what both ports have counted so far, without what is 0.
 
-        `dropped` are datagrams that the system did not take; the other names are those of
-        `DtlsServerStatistics`.
+        `dropped` are datagrams that the system did not take, `too_large` replies that the path of
+        their lane does not bear; the other names are those of `DtlsServerStatistics`.
         """
         counters: Counter[str] = Counter()
+        if self.peers is not None:
+            counters["too_large"] = self.peers.too_large
         for listener in self._listeners:
             counters["dropped"] += listener.socket.dropped
             counters.update(asdict(listener.dtls.statistics))
@@ -297,6 +300,13 @@ class TunnelServer:
     def peer_lost(self, session: str, lane: int, reason: str) -> None:
         """Tell of a lane that has ended."""
         self._on_event(PeerLost(self.name, anyio.current_time(), session, lane, reason))
+
+    def datagrams_too_large(
+        self, session: str, lane: int, size: int, max_datagram: int, count: int
+    ) -> None:
+        """Tell of replies that do not fit."""
+        now = anyio.current_time()
+        self._on_event(ReplyTooLarge(self.name, now, session, lane, size, max_datagram, count))
 
     def flow_failed(self, session: str, flow: int, error: TurnlaneError) -> None:
         """Tell of a flow whose upstream failed."""
