@@ -559,6 +559,25 @@ async def test_what_comes_over_a_channel_that_is_not_ours_or_is_no_record_harms_
         assert bench.delivered == [(1, b"0"), (1, b"3")]
 
 
+async def test_a_relay_that_pads_where_it_need_not_is_understood(
+    open_port: Any, server_pin: Pin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over UDP padding is optional, and ignored by who receives it (RFC 8656, section 12.5)."""
+    async with open_port() as port, running(monkeypatch, port, server_pin) as bench:
+        await anyio.wait_all_tasks_blocked()
+        (server_lane,) = port.peers.lanes.values()
+        batch = Batch()
+        for number in range(4):
+            batch.append(b"x" * number, 1)
+        server_lane.send(batch, 0, 4)
+        received = bench.workspace.received
+        received.clear()
+        for record in port.wires.take(ADDRESS):
+            received.append(encode(CHANNEL, record, padded=True))
+        bench.lane._take_messages(bench.path, received, received.count)  # type: ignore[arg-type]
+        assert bench.delivered == [(1, b"x" * number) for number in range(4)]
+
+
 async def test_a_lane_is_ready_when_both_ends_know_what_the_path_bears(
     open_port: Any, server_pin: Pin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ class LocalEnd:
         self.closed = False
         self._news = anyio.Event()
         self._datagrams: list[bytes] = []
+        self.filled: list[Batch] = []
 
     async def open(self) -> DatagramSocket:
         await anyio.lowlevel.checkpoint()
@@ -167,6 +168,7 @@ class LocalEnd:
         self._news = anyio.Event()
         if self.broken is not None:
             raise self.broken
+        self.filled.append(batch)
         batch.clear()
         for datagram in self._datagrams:
             batch.append(datagram, 1)
@@ -383,6 +385,16 @@ async def test_a_local_end_that_breaks_ends_the_session_with_its_own_failure() -
         LocalEnd.last.break_down(broken)
         assert await bench.ended() is broken
         assert ScriptedLane.alive == 0
+
+
+async def test_a_plugins_socket_fills_a_batch_that_nobody_else_uses() -> None:
+    """It may wait before it returns; what all lanes share would be overwritten meanwhile."""
+    async with running() as bench:
+        await bench.until(lambda: bool(bench.told(SessionReady)))
+        LocalEnd.last.say(b"x")
+        await bench.until(lambda: bool(LocalEnd.last.filled))
+        shared = vars(bench.session._workspace).values()
+        assert all(batch is not LocalEnd.last.filled[0] for batch in shared)
 
 
 async def test_a_plugin_that_closes_its_own_socket_is_told_as_the_plugins_fault() -> None:

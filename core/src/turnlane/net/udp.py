@@ -102,6 +102,8 @@ class BatchSocket(ABC):
     async def pump(self, batch: Batch, consume: Callable[[Batch], None]) -> NoReturn:
         """Call `consume` with every batch that comes, until the socket is closed.
 
+        `batch` holds what one read may bring (`turnlane.net.datagrams.receive_batch`).
+
         What costs the least on the loop there is; otherwise as calling `receive` for ever.
         """
         read, flow = self._datagrams.read, self._flow
@@ -286,10 +288,15 @@ class ListeningUdpSocket(BatchSocket):
         )
 
 
-async def pump(opened: DatagramSocket, batch: Batch, consume: Callable[[Batch], None]) -> NoReturn:
-    """Call `consume` with every batch that comes from `opened`, whoever made that."""
+async def pump(opened: DatagramSocket, shared: Batch, consume: Callable[[Batch], None]) -> NoReturn:
+    """Call `consume` with every batch that comes from `opened`, whoever made that.
+
+    `shared` is used for sockets of this module alone: a plugin's own may wait between filling a
+    batch and returning, and gets one of its own.
+    """
     if isinstance(opened, BatchSocket):
-        await opened.pump(batch, consume)
+        await opened.pump(shared, consume)
+    own = Batch()
     while True:
-        await opened.receive(batch)
-        consume(batch)
+        await opened.receive(own)
+        consume(own)
