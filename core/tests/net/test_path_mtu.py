@@ -2,15 +2,19 @@
 
 import errno
 import socket
+from contextlib import closing
 
 import pytest
 
+from turnlane.api import RelayEndpoint
 from turnlane.net.path_mtu import (
     SUPPORTED,
     forbid_fragments,
     largest_payload,
     largest_payload_to,
 )
+from turnlane.net.relay_wire import UdpWire, dial
+from turnlane.net.udp import ListeningUdpSocket
 
 pytestmark = pytest.mark.skipif(not SUPPORTED, reason="only Linux is asked")
 
@@ -70,3 +74,17 @@ def test_a_sandbox_that_lacks_the_options_is_no_failure() -> None:
     with Sandboxed(socket.AF_INET6, socket.SOCK_DGRAM) as opened:
         forbid_fragments(opened)
         assert largest_payload(opened) is None
+
+
+@pytest.mark.anyio
+async def test_wires_to_relays_and_listening_sockets_send_no_fragments() -> None:
+    wire = await dial(RelayEndpoint("127.0.0.1", 9))
+    assert isinstance(wire, UdpWire)
+    listening = await ListeningUdpSocket.bind("127.0.0.1", 0)
+    with closing(wire), closing(listening):
+        for opened in (wire._socket, listening._socket):
+            assert opened.getsockopt(socket.IPPROTO_IP, 10) == 2
+        assert wire.largest_payload == listening.largest_payload(("127.0.0.1", 9))
+        assert wire.write(bytes(65_000))
+        assert not wire.write(bytes(65_530))
+        assert wire.too_large == 1

@@ -18,6 +18,7 @@ from turnlane.proto.path_probe import (
     ATTEMPTS,
     CONFIRM_INTERVAL,
     MAX_ANSWERS,
+    MAX_PEER_CHANGES,
     MAX_TIMEOUT,
     PARALLEL,
     RAISE_INTERVAL,
@@ -286,6 +287,15 @@ def test_answers_are_bounded_and_the_newest_probe_tells() -> None:
     probe.receive_probe(Probe(1, 600, 600, False, MIN_PROBE), 0.0)
     probe.receive_probe(Probe(COUNTER_MASK - 5, 601, 601, False, MIN_PROBE), 0.0)
     assert probe.peer_limit == latest == 1000 + MAX_ANSWERS + 2
+
+
+def test_a_peer_that_keeps_changing_its_bound_has_us_send_no_more_than_some_searches() -> None:
+    probe = PathProbe(agreed=True)
+    probe.begin(BOUND, 0.0)
+    for number in range(1000):
+        probe.receive_probe(Probe(number, 1300 + number % 2, 1300, True, MIN_PROBE), 0.1)
+        probe.records_to_send()
+    assert probe.probes_sent <= 1 + MAX_PEER_CHANGES * (PARALLEL + 1)
 
 
 def test_answers_that_nobody_asked_for_are_ignored() -> None:

@@ -35,6 +35,9 @@ CONFIRM_INTERVAL: Final = 30.0
 RAISE_INTERVAL: Final = 600.0
 """Seconds after which a larger size is tried again (RFC 8899: PMTU_RAISE_TIMER)."""
 
+MAX_PEER_CHANGES: Final = 8
+"""Times in `RAISE_INTERVAL` that a peer may change its bound; each has this end search anew."""
+
 MAX_ANSWERS: Final = 16
 """Answers that wait to be sent; probes beyond that stay unanswered."""
 
@@ -69,6 +72,7 @@ class PathProbe:
         self.dropped_answers = 0
         self._peer_searching = True
         self._peer_sequence: int | None = None
+        self._peer_changes = 0
         self._round_trip = RoundTrip()
         self._begun = False
         self._own_bound = _LARGEST
@@ -151,8 +155,11 @@ class PathProbe:
             self._peer_sequence = probe.sequence
             self.peer_limit = _whole(probe.max_datagram)
             self._peer_searching = probe.searching
-            self._peer_bound = _whole(probe.bound)
-            self._follow_bounds(now)
+            bound = _whole(probe.bound)
+            if bound != self._peer_bound and self._peer_changes < MAX_PEER_CHANGES:
+                self._peer_changes += 1
+                self._peer_bound = bound
+                self._follow_bounds(now)
         if len(self._answers) == MAX_ANSWERS:
             self.dropped_answers += 1
             return
@@ -202,6 +209,7 @@ class PathProbe:
             else:
                 self._end_round(now)
         elif now >= self._raise_at:
+            self._peer_changes = 0
             self._raise_at = now + RAISE_INTERVAL
             if self.limit < self._bound:
                 self._search(self.limit, now)

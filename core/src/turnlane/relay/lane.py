@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import anyio
 
-from turnlane.api.batch import Batch
+from turnlane.api.batch import MAX_DATAGRAM, Batch
 from turnlane.api.errors import SessionError, TransportError, TurnlaneError
 from turnlane.api.secrets import Secret
 from turnlane.api.stages import Stage
@@ -104,7 +104,7 @@ class Lane:
         self.packets_received = 0
         self.too_large = 0
         """Datagrams that the path does not bear."""
-        self.max_datagram = MAX_PAYLOAD
+        self.max_datagram = MAX_DATAGRAM
         """Bytes of the largest datagram that is sent."""
         self.stray = 0
         self._deliver = deliver
@@ -119,7 +119,7 @@ class Lane:
         self._established = False
         self._secret: Secret[bytes] | None = None
         self._last_flow = 0
-        self._granted = MAX_PAYLOAD
+        self._granted = MAX_DATAGRAM if plan.security is None else MAX_PAYLOAD
         self._refused = 0
         self._measure_at = 0.0
         self._unsendable = 0
