@@ -13,11 +13,10 @@ import msgspec
 import pytest
 
 from turnlane.api import PolicyError, RelayTransport, Secret, Stage, TurnlaneError
-from turnlane.net import relayed_path
+from turnlane.net import native, relayed_path
 from turnlane.net.dtls import DtlsAssociation
 from turnlane.net.identity import Identity
 from turnlane.net.relayed_path import RelayedPath
-from turnlane.net.udp import BoundUdpSocket
 from turnlane.plugins.manager import PluginManager
 from turnlane.proto.lane_client import LaneClient
 from turnlane.proto.stun import Method
@@ -554,13 +553,19 @@ async def test_a_session_stopped_while_its_lanes_come_back_leaves_nothing(
 async def test_a_session_whose_local_end_breaks_ends_by_itself_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(errno.ENETDOWN, "down")
+    monkeypatch.setenv(native.DATAPLANE_VARIABLE, "portable")
+    receive = socket.socket.recvfrom_into
 
     async with Stand() as stand, nothing_left(stand.relay):
         client = await stand.connect(2)
+
+        def fail(opened: socket.socket, buffer: memoryview) -> tuple[int, object]:
+            if opened.getsockname() == client.listen:
+                raise OSError(errno.ENETDOWN, "down")
+            return receive(opened, buffer)
+
         async with local_peers(client.listen, "ann") as [peer]:
-            monkeypatch.setattr(BoundUdpSocket, "_take", fail)
+            monkeypatch.setattr(socket.socket, "recvfrom_into", fail)
             peer.send()
             with anyio.fail_after(LIMIT), pytest.raises(TurnlaneError) as caught:
                 await client.wait()

@@ -20,7 +20,7 @@ BASE = ("client", "--provider", "acme", "--link", "acme://x")
 def profiles(monkeypatch):
     """Keep the profiles instead of running them, and announce a made-up session."""
     kept = []
-    handle = SimpleNamespace(listen=("::1", 9000), session_id="0123abcd", lanes=[1, 2])
+    handle = SimpleNamespace(listen=("::1", 9000), session_id="0123abcd", lanes=[1, 2], mtu=1427)
 
     def run_client(profile, announce, *, strict_plugins):
         kept.append(profile)
@@ -110,12 +110,13 @@ def test_a_peer_link_comes_from_a_file(run, profiles, tmp_path) -> None:
 
 def test_the_ready_line_tells_address_session_and_lanes(run, profiles) -> None:
     finished = run(*BASE, "--peer", "h:5")
-    assert finished.out == "ready listen=[::1]:9000 session_id=0123abcd lanes=2\n"
+    assert finished.out == "ready listen=[::1]:9000 session_id=0123abcd lanes=2 mtu=1427\n"
     assert json.loads(run(*BASE, "--peer", "h:5", "--json").out) == {
         "event": "ready",
         "listen": "[::1]:9000",
         "session_id": "0123abcd",
         "lanes": 2,
+        "mtu": 1427,
     }
 
 

@@ -36,6 +36,8 @@ class ScriptedWire:
     """A wire whose far end answers each message with what `answer` makes of it."""
 
     dropped = 0
+    too_large = 0
+    largest_payload = None
     backlog = 0
 
     def __init__(self, answer: Answer, *, reliable: bool = False) -> None:

@@ -12,6 +12,7 @@ from turnlane.api import HEADROOM
 from turnlane.proto.frames import (
     HEADER_SIZE,
     MAX_FLOW,
+    MIN_PROBE,
     Bye,
     ByeCode,
     Datagram,
@@ -20,6 +21,8 @@ from turnlane.proto.frames import (
     FrameKind,
     Ping,
     Pong,
+    Probe,
+    ProbeAnswer,
     SessionProtocolError,
     UnknownFrame,
     datagram_flow,
@@ -31,13 +34,16 @@ VECTORS = json.loads(
     (Path(__file__).parents[3] / "docs" / "session-protocol-vectors.json").read_text()
 )["frames"]
 
+u16 = st.integers(0, 2**16 - 1)
 u32 = st.integers(0, 2**32 - 1)
 flows = st.integers(0, MAX_FLOW)
 encodable = st.one_of(
     st.builds(Ping, u32, u32),
     st.builds(Pong, u32, u32, st.none() | st.integers(0, 2**64 - 1)),
     st.builds(Drain, u32),
-    st.builds(Bye, st.integers(0, 2**16 - 1)),
+    st.builds(Bye, u16),
+    st.builds(Probe, u32, u16, u16, st.booleans(), st.integers(MIN_PROBE, 2**14)),
+    st.builds(ProbeAnswer, u32, u16),
     st.builds(Datagram, flows, st.binary(max_size=64).map(memoryview)),
 )
 
@@ -54,6 +60,10 @@ def test_the_bytes_are_those_of_the_vectors() -> None:
         "pong_1_received_257_at_2_s": control(2, struct.pack(">IIQ", 1, 257, 2_000_000)),
         "drain_30000_ms": control(3, struct.pack(">I", 30_000)),
         "bye_session_closed": control(4, struct.pack(">H", 2)),
+        "probe_1_of_16_bytes_bound_1431_limit_1427_searching": control(
+            5, struct.pack(">IHHB", 1, 1431, 1427, 1) + bytes(3)
+        ),
+        "probe_answer_1_of_16_bytes": control(6, struct.pack(">IH", 1, 16)),
     } == VECTORS
 
 
@@ -67,6 +77,8 @@ def test_the_bytes_are_those_of_the_vectors() -> None:
         ("pong_1_received_257_at_2_s", Pong(1, 257, 2_000_000)),
         ("drain_30000_ms", Drain(30_000)),
         ("bye_session_closed", Bye(ByeCode.SESSION_CLOSED)),
+        ("probe_1_of_16_bytes_bound_1431_limit_1427_searching", Probe(1, 1431, 1427, True, 16)),
+        ("probe_answer_1_of_16_bytes", ProbeAnswer(1, 16)),
     ],
 )
 def test_every_vector_is_written_and_read(name: str, frame: Frame) -> None:
@@ -198,7 +210,7 @@ def test_a_longer_control_frame_is_read_as_far_as_it_is_known() -> None:
         ("00", UnknownFrame(0x00)),
         ("74", UnknownFrame(0x74)),
         ("30ff0000", UnknownFrame(0x30, 0xFF)),
-        ("30050001aa", UnknownFrame(0x30, 5)),
+        ("30070001aa", UnknownFrame(0x30, 7)),
     ],
 )
 def test_kinds_and_types_of_later_versions_are_named_not_refused(
@@ -221,6 +233,13 @@ def test_the_numbers_of_kinds_and_of_byes_are_fixed() -> None:
         "IDLE": 5,
         "LANE_DEAD": 6,
     }
+
+
+def test_a_probe_has_exactly_the_size_it_asks_for() -> None:
+    for size in (MIN_PROBE, MIN_PROBE + 1, 1431, 2**14):
+        assert len(Probe(1, 1300, 1200, False, size).encode()) == size
+    with pytest.raises(ValueError, match="at least"):
+        Probe(1, 1300, 1200, False, MIN_PROBE - 1).encode()
 
 
 def test_no_frame_begins_like_a_handshake_message() -> None:

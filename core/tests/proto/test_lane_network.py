@@ -7,7 +7,13 @@ from random import Random
 import pytest
 
 from turnlane.api import Secret
-from turnlane.proto.frames import HEADER_SIZE, datagram_flow, write_datagram_header
+from turnlane.proto.frames import (
+    HEADER_SIZE,
+    Probe,
+    ProbeAnswer,
+    datagram_flow,
+    write_datagram_header,
+)
 from turnlane.proto.hello import (
     Hello,
     HelloParameters,
@@ -375,3 +381,40 @@ def test_nothing_a_man_in_the_middle_can_say_is_a_welcome_to_the_client() -> Non
         client = Middleman().client
         client.receive(welcome, 0.1)
         assert client.next_event() == LaneFailed("server_proof_mismatch")
+
+
+def test_ends_that_agree_on_probes_find_the_path_and_others_are_never_probed() -> None:
+    for offered, served in ((1, 1), (1, 0), (0, 1)):
+        network = SimulatedNetwork(6)
+        network.drop = lambda delivery: len(getattr(delivery, "data", b"")) > 1304
+        lane = Lane("0", HelloParameters(bytes(16), 0, 1, features=offered), Directory(6), None)
+        assert isinstance(lane.server.machine, LaneServer)
+        lane.server.machine = LaneServer(
+            exporter=exporter_of("0"),
+            token=TOKEN,
+            directory=Directory(6),
+            terms=WelcomeTerms(16_380, 1800.0, served),
+        )
+        lane.start(0.0)
+        now = run(network, lane.ends, until=lambda lane=lane: lane.confirmed)
+        for end in lane.ends:
+            assert end.machine.path is not None
+            end.machine.path.begin(1427, now)
+        pass_time(network, lane.ends, now, 10.0)
+        for end in lane.ends:
+            path, statistics = end.machine.path, end.machine.statistics
+            assert path is not None
+            assert path.settled
+            assert path.max_datagram == (1300 if offered and served else 1427)
+            assert bool(path.probes_sent) is bool(offered and served)
+            assert (statistics.unknown, statistics.unexpected) == (0, 0)
+
+
+def test_a_probe_that_was_not_agreed_on_is_counted_and_not_answered() -> None:
+    (lane,), now = establish(SimulatedNetwork(7), Directory(7), 7, 1)
+    for end in lane.ends:
+        end.machine.records_to_send()
+        end.machine.receive(Probe(1, 1300, 1200, False, 100).encode(), now)
+        end.machine.receive(ProbeAnswer(1, 100).encode(), now)
+        assert end.machine.statistics.unexpected == 2
+        assert end.machine.records_to_send() == []

@@ -47,11 +47,17 @@ class Wires:
 
     def __init__(self) -> None:
         self.dropped = 0
+        self.too_large = 0
+        self.largest: int | None = None
+        """Bytes of the largest datagram that leaves, as a system would know it."""
         self._addresses: list[SocketAddress] = []
         self.boxes: dict[SocketAddress, list[bytes]] = {}
         self.news = anyio.Event()
 
     def send(self, data: bytes, address: SocketAddress) -> None:
+        if self.largest is not None and len(data) > self.largest:
+            self.too_large += 1
+            return
         self.boxes.setdefault(address, []).append(data)
         self.news.set()
         self.news = anyio.Event()
@@ -60,9 +66,13 @@ class Wires:
         return address
 
     def send_batch(self, batch: Batch, target: SocketAddress) -> int:
+        refused = self.too_large
         for datagram in batch:
             self.send(bytes(datagram), target)
-        return len(batch)
+        return len(batch) - (self.too_large - refused)
+
+    def largest_payload(self, address: SocketAddress) -> int | None:
+        return self.largest
 
     def number(self, address: SocketAddress) -> int:
         if address not in self._addresses:
@@ -136,6 +146,7 @@ class Told:
     refused: list[tuple[Stage, str]] = field(default_factory=list)
     lost: list[tuple[int, str]] = field(default_factory=list)
     failed: list[tuple[int, str]] = field(default_factory=list)
+    too_large: list[tuple[int, int, int, int]] = field(default_factory=list)
 
     def peer_accepted(
         self, address: str, session: str, lane: int, *, new_session: bool, traceparent: str
@@ -148,6 +159,11 @@ class Told:
     def peer_lost(self, session: str, lane: int, reason: str) -> None:
         self.lost.append((lane, reason))
 
+    def datagrams_too_large(
+        self, session: str, lane: int, size: int, max_datagram: int, count: int
+    ) -> None:
+        self.too_large.append((lane, size, max_datagram, count))
+
     def flow_failed(self, session: str, flow: int, error: TurnlaneError) -> None:
         self.failed.append((flow, error.code))
 
@@ -159,7 +175,7 @@ class Port(Generic[P]):
     """A port of a server. Time is `now`, which tests move; a flow's retries read the real clock."""
 
     def __init__(self, make_peers: Callable[["Port[P]"], P]) -> None:
-        self.now = anyio.current_time()
+        self.now = float(int(anyio.current_time()))  # whole, so that sums of seconds are exact
         self.wires = Wires()
         self.told = Told()
         self.upstream = Upstream()

@@ -35,6 +35,15 @@ TOKEN = Secret(b"the token of this server")
 ADDRESS = ("198.51.100.7", 7)
 SOON = 5.0
 CHANNEL = 0x4001
+ETHERNET = 1500 - 20 - 8
+"""Bytes of UDP payload."""
+
+
+def batch_of(*packets: bytes, flow: int = 1) -> Batch:
+    batch = Batch()
+    for packet in packets:
+        batch.append(packet, flow)
+    return batch
 
 
 class StraightPath:
@@ -49,6 +58,8 @@ class StraightPath:
         self.stage = Stage.PEER_SETUP
         self.broken: TransportError | None = None
         self.full = False
+        self.too_large = 0
+        self.largest_payload: int | None = None
         self.backlog = 0
         self.released = False
         self.channel = channel
@@ -79,8 +90,11 @@ class StraightPath:
         if self.full:
             return 0
         self._port.now = anyio.current_time()
-        self._port.take(*((payload, ADDRESS) for payload in payloads))
-        return len(payloads)
+        room = 2**16 if self.largest_payload is None else self.largest_payload - 4
+        fitting = [payload for payload in payloads if len(payload) <= room]
+        self.too_large += len(payloads) - len(fitting)
+        self._port.take(*((payload, ADDRESS) for payload in fitting))
+        return len(fitting)
 
     def read(self, now: float) -> list[bytes]:
         if self.broken is not None:
@@ -150,6 +164,8 @@ class Bench:
         self.delivered: list[tuple[int, bytes]] = []
         self.stages: list[Stage] = []
         self.drained = 0
+        self.limits: list[int] = []
+        self.too_large: list[int] = []
         self.ready = anyio.Event()
         self.ended = anyio.Event()
         self.error: TurnlaneError | None = None
@@ -172,6 +188,8 @@ class Bench:
             deliver=self._deliver,
             on_stage=self.stages.append,
             on_drain=self._drain,
+            on_path=lambda: self.limits.append(self.lane.max_datagram),
+            on_too_large=self.too_large.append,
         )
 
     async def run(self) -> None:
@@ -183,9 +201,7 @@ class Bench:
             self.ended.set()
 
     def send(self, flow: int, *packets: bytes) -> None:
-        batch = Batch()
-        for packet in packets:
-            batch.append(packet, flow)
+        batch = batch_of(*packets, flow=flow)
         self.lane.send(batch, 0, len(batch))
 
     async def until(self, holds: Callable[[], bool]) -> None:
@@ -218,8 +234,10 @@ async def running(
     ready: bool = True,
     channel: int | None = CHANNEL,
     padded: bool = False,
+    largest_payload: int | None = None,
 ) -> AsyncIterator[Bench]:
     bench = Bench(port, pin, raw=raw, token=token, channel=channel, padded=padded)
+    bench.path.largest_payload = largest_payload
 
     @asynccontextmanager
     async def straight(
@@ -539,3 +557,94 @@ async def test_what_comes_over_a_channel_that_is_not_ours_or_is_no_record_harms_
         monkeypatch.setattr(bench.path, "receive", lambda *_: [])
         bench.lane._take_messages(bench.path, received, received.count)  # type: ignore[arg-type]
         assert bench.delivered == [(1, b"0"), (1, b"3")]
+
+
+async def test_a_relay_that_pads_where_it_need_not_is_understood(
+    open_port: Any, server_pin: Pin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over UDP padding is optional, and ignored by who receives it (RFC 8656, section 12.5)."""
+    async with open_port() as port, running(monkeypatch, port, server_pin) as bench:
+        await anyio.wait_all_tasks_blocked()
+        (server_lane,) = port.peers.lanes.values()
+        batch = Batch()
+        for number in range(4):
+            batch.append(b"x" * number, 1)
+        server_lane.send(batch, 0, 4)
+        received = bench.workspace.received
+        received.clear()
+        for record in port.wires.take(ADDRESS):
+            received.append(encode(CHANNEL, record, padded=True))
+        bench.lane._take_messages(bench.path, received, received.count)  # type: ignore[arg-type]
+        assert bench.delivered == [(1, b"x" * number) for number in range(4)]
+
+
+async def test_a_lane_is_ready_when_both_ends_know_what_the_path_bears(
+    open_port: Any, server_pin: Pin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_port() as port:
+        port.wires.largest = ETHERNET - 100
+        async with running(monkeypatch, port, server_pin, largest_payload=ETHERNET) as bench:
+            (lane,) = port.peers.lanes.values()
+            assert bench.lane.max_datagram == lane.max_datagram == ETHERNET - 100 - 37 - 4
+            assert bench.limits == [], "nobody was told another before"
+
+
+async def test_what_fits_the_path_passes_and_what_is_larger_is_refused_counted_and_told(
+    open_port: Any, server_pin: Pin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        open_port() as port,
+        running(monkeypatch, port, server_pin, largest_payload=ETHERNET) as bench,
+    ):
+        fits = bench.lane.max_datagram
+        assert fits == ETHERNET - 4 - 37 - 4
+        bench.send(1, bytes(fits), bytes(fits + 1), bytes(fits + 2))
+        assert (bench.lane.packets_sent, bench.lane.too_large) == (1, 2)
+        assert bench.too_large == [fits + 2]
+        await bench.until(lambda: bool(port.upstream.sockets))
+        (upstream,) = port.upstream.sockets
+        await bench.until(lambda: upstream.taken == [bytes(fits)])
+
+        upstream.say(bytes(fits + 1))
+        await bench.until(lambda: bool(port.told.too_large))
+        upstream.say(bytes(fits + 1))
+        upstream.say(bytes(fits))
+        await bench.until(lambda: bench.delivered == [(1, bytes(fits))])
+        assert port.told.too_large == [(0, fits + 1, fits, 1)], "once a minute at most"
+        assert port.peers.too_large == 2
+
+
+async def test_a_path_that_becomes_narrower_is_heard_of_from_the_system(
+    open_port: Any, server_pin: Pin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        open_port() as port,
+        running(monkeypatch, port, server_pin, largest_payload=ETHERNET) as bench,
+    ):
+        fits = bench.lane.max_datagram
+        bench.path.largest_payload = ETHERNET - 200
+        bench.send(1, bytes(fits))
+        assert bench.lane.max_datagram == fits - 200
+        assert (bench.limits, bench.too_large, bench.lane.too_large) == ([fits - 200], [fits], 1)
+        (lane,) = port.peers.lanes.values()
+        await bench.until(lambda: lane.max_datagram == fits - 200)
+        bench.send(1, bytes(fits - 200))
+        assert bench.lane.packets_sent == 1
+
+        port.wires.largest = ETHERNET - 300
+        lane.send(batch_of(bytes(fits - 200)), 0, 1)
+        await bench.until(lambda: bench.lane.max_datagram == ETHERNET - 300 - 37 - 4)
+        assert lane.too_large == 1
+
+
+async def test_a_lane_that_speaks_raw_datagrams_goes_by_the_system_alone(
+    open_legacy_port: Any, server_pin: Pin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        open_legacy_port() as port,
+        running(monkeypatch, port, server_pin, raw=True, largest_payload=ETHERNET) as bench,
+    ):
+        fits = ETHERNET - 4 - 37
+        assert bench.lane.max_datagram == fits
+        bench.send(1, bytes(fits + 1), bytes(fits))
+        assert (bench.lane.packets_sent, bench.lane.too_large) == (1, 1)

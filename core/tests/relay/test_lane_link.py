@@ -16,6 +16,8 @@ pytestmark = pytest.mark.anyio
 
 SOON = 5.0
 
+JOIN = (b"a", b"b", b"c", b"d")
+
 
 def payload(*packets: bytes) -> Batch:
     batch = Batch(4096, 1024 * 1024)
@@ -68,14 +70,14 @@ async def running(end: End) -> AsyncIterator[None]:
 
 async def test_messages_arrive_in_order_with_their_payload() -> None:
     with ends() as (near, far):
-        near.link.send_surely(Kind.JOIN, 1, b"a", b"b", b"c")
+        near.link.send_surely(Kind.JOIN, 1, *JOIN)
         assert near.link.send_payload(Kind.CARRIED, 1, payload(b"x", b"", b"yz"), 0, 3) == 3
         near.link.send(Kind.RECEIVED, 1, b"ping")
         near.link.send_surely(Kind.CLOSED, 1)
         async with running(far):
             await far.has(4)
         assert far.came == [
-            (Kind.JOIN, 1, (b"a", b"b", b"c")),
+            (Kind.JOIN, 1, JOIN),
             (Kind.CARRIED, 1, (b"x", b"", b"yz")),
             (Kind.RECEIVED, 1, (b"ping",)),
             (Kind.CLOSED, 1, ()),
@@ -95,7 +97,7 @@ async def test_what_a_full_link_takes_not_is_shed_and_counted_but_lanes_still_op
             near.link.send(Kind.RECEIVED, 1, bytes(100))
         shed = near.link.dropped
         near.link.send_surely(Kind.CLOSED, 1)
-        near.link.send_surely(Kind.JOIN, 2, b"a", b"b", b"c")
+        near.link.send_surely(Kind.JOIN, 2, *JOIN)
         assert near.link.send_payload(Kind.CARRIED, 2, burst, 0, 1) == 0
         assert near.link.dropped == shed + 1
         async with running(far):
@@ -107,7 +109,7 @@ async def test_what_a_full_link_takes_not_is_shed_and_counted_but_lanes_still_op
                 await far.has(len(far.came) + 1)
         assert [came for came in far.came if came[0] in (Kind.CLOSED, Kind.JOIN)] == [
             (Kind.CLOSED, 1, ()),
-            (Kind.JOIN, 2, (b"a", b"b", b"c")),
+            (Kind.JOIN, 2, JOIN),
         ]
 
 

@@ -7,14 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from turnlane.api import Batch
+from turnlane.net.system import SocketAddress
 from turnlane.relay.lane_messages import (
     HEADER,
     MAX_BYTES,
     MAX_COUNT,
     MAX_MESSAGE,
     PAYLOAD,
+    Joining,
     Kind,
     LaneMessageError,
+    Message,
+    Refused,
     decode,
     encode,
     encode_payload,
@@ -75,7 +79,7 @@ def test_payload_arrives_as_it_was_sent_in_messages_of_a_bounded_size(
 
 
 @given(
-    kind=st.sampled_from(sorted(set(Kind) - PAYLOAD - {Kind.JOIN})),
+    kind=st.sampled_from(sorted(set(Kind) - PAYLOAD - {Kind.JOIN, Kind.REFUSED})),
     lane=LANES,
     records=st.lists(st.binary(max_size=300), max_size=20),
 )
@@ -84,6 +88,36 @@ def test_records_arrive_as_they_were_sent(kind: Kind, lane: int, records: list[b
     told = read(encode(kind, lane, *records), into)
     assert (told.kind, told.lane, told.records) == (kind, lane, tuple(records))  # type: ignore[attr-defined]
     assert len(into) == 0
+
+
+@given(
+    exporter=st.binary(min_size=32, max_size=32),
+    address=st.one_of(
+        st.tuples(st.ip_addresses(v=4).map(str), st.integers(0, 65535)),
+        st.tuples(
+            st.ip_addresses(v=6).map(str),
+            st.integers(0, 65535),
+            st.just(0),
+            st.integers(0, 2**32 - 1),
+        ),
+    ),
+    overhead=st.sampled_from([29, 37]),
+    hello=st.binary(max_size=400),
+)
+def test_what_joins_arrives_as_it_was_sent(
+    exporter: bytes, address: SocketAddress, overhead: int, hello: bytes
+) -> None:
+    joining = Joining(exporter, address, overhead, hello)
+    told = read(encode(Kind.JOIN, 3, *joining.records()), Batch(4096, 512 * 1024))
+    assert isinstance(told, Message)
+    assert Joining.of(told) == joining
+
+
+def test_what_is_refused_arrives_as_it_was_sent() -> None:
+    refused = Refused(3, 9000)
+    told = read(encode(Kind.REFUSED, 3, refused.record()), Batch(4096, 512 * 1024))
+    assert isinstance(told, Message)
+    assert Refused.of(told) == refused
 
 
 def test_a_part_of_a_batch_is_sent_where_only_that_is_asked_for() -> None:

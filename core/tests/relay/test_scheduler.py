@@ -90,12 +90,24 @@ def test_round_robin_gives_each_packet_to_the_next_ready_lane() -> None:
 
 
 def test_the_memory_of_flows_is_bounded() -> None:
-    lane = RecordingLane()
-    sticky = FlowSticky([lane])
+    lanes = [RecordingLane(), RecordingLane()]
+    sticky = FlowSticky(lanes)
     for flow in range(scheduler.MAX_FLOWS + 10):
-        assert sticky.choose(batch_of(flow), 0, 0.0) == (lane, 1)
+        lane, stop = sticky.choose(batch_of(flow), 0, 0.0)
+        assert (lane in lanes, stop) == (True, 1)
     assert len(sticky._assigned) == scheduler.MAX_FLOWS
-    assert sticky._usable[0].flows == scheduler.MAX_FLOWS
+    assert sum(path.flows for path in sticky._usable) == scheduler.MAX_FLOWS
+
+
+def test_a_lane_alone_takes_whole_batches_and_no_flow_is_remembered() -> None:
+    first, second = RecordingLane(), RecordingLane()
+    second.ready = False
+    sticky = FlowSticky([first, second])
+    assert sticky.choose(batch_of(1, 2, 3), 0, 0.0) == (first, 3)
+    assert not sticky._assigned
+    first.ready, second.ready = False, True
+    assert dispatch(sticky, batch_of(1, 2, 3), 1.0) == 0
+    assert len(second.carried) == 3
 
 
 # What is measured.

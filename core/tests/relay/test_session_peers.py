@@ -265,7 +265,7 @@ async def test_replies_leave_a_lane_that_does_not_answer_for_one_that_does(open_
         one.send(1, b"x")
         await settled()
         estimate = port.session(ONE).lanes[0].estimate
-        estimate.asked(anyio.current_time() - 5)
+        estimate.asked(port.now - 5)
         port.upstream.sockets[0].say(b"over two")
         await settled()
         one.settle()
@@ -278,7 +278,7 @@ async def test_a_lane_is_not_left_because_all_lanes_are_silent(open_port: Any) -
         client = port.client().join(ONE)
         client.send(1, b"x")
         await settled()
-        port.session(ONE).lanes[0].estimate.asked(anyio.current_time() - 5)
+        port.session(ONE).lanes[0].estimate.asked(port.now - 5)
         port.upstream.sockets[0].say(b"reply")
         await settled()
         client.settle()

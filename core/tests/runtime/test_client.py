@@ -45,9 +45,11 @@ from turnlane.runtime import restart_budget
 from turnlane.runtime.client import ClientSession
 from turnlane.runtime.events import (
     CredentialsResolved,
+    DatagramTooLarge,
     Event,
     LaneLost,
     LaneReady,
+    MtuChanged,
     SessionEnded,
     SessionReady,
     StageReached,
@@ -79,6 +81,10 @@ class ScriptedLane:
     def __init__(self, plan: LanePlan, **callbacks: Any) -> None:
         self.plan = plan
         self.on_stage: Callable[[Stage], None] = callbacks["on_stage"]
+        self.on_path: Callable[[], None] = callbacks["on_path"]
+        self.on_too_large: Callable[[int], None] = callbacks["on_too_large"]
+        self.max_datagram = 1427
+        self.too_large = 0
         self.ready = False
         self.relayed = ("192.0.2.1", 5)
         self.sent: list[bytes] = []
@@ -143,6 +149,7 @@ class LocalEnd:
         self.closed = False
         self._news = anyio.Event()
         self._datagrams: list[bytes] = []
+        self.filled: list[Batch] = []
 
     async def open(self) -> DatagramSocket:
         await anyio.lowlevel.checkpoint()
@@ -161,6 +168,7 @@ class LocalEnd:
         self._news = anyio.Event()
         if self.broken is not None:
             raise self.broken
+        self.filled.append(batch)
         batch.clear()
         for datagram in self._datagrams:
             batch.append(datagram, 1)
@@ -379,6 +387,16 @@ async def test_a_local_end_that_breaks_ends_the_session_with_its_own_failure() -
         assert ScriptedLane.alive == 0
 
 
+async def test_a_plugins_socket_fills_a_batch_that_nobody_else_uses() -> None:
+    """It may wait before it returns; what all lanes share would be overwritten meanwhile."""
+    async with running() as bench:
+        await bench.until(lambda: bool(bench.told(SessionReady)))
+        LocalEnd.last.say(b"x")
+        await bench.until(lambda: bool(LocalEnd.last.filled))
+        shared = vars(bench.session._workspace).values()
+        assert all(batch is not LocalEnd.last.filled[0] for batch in shared)
+
+
 async def test_a_plugin_that_closes_its_own_socket_is_told_as_the_plugins_fault() -> None:
     async with running() as bench:
         await bench.until(lambda: bool(bench.told(SessionReady)))
@@ -482,3 +500,36 @@ async def test_a_profile_that_policy_refuses_asks_nobody() -> None:
     assert error is not None
     assert error.code == "invalid_connections"
     assert Provider.resolved == 0
+
+
+async def test_the_session_tells_what_its_narrowest_lane_bears() -> None:
+    async with running(2) as bench:
+        await bench.until(lambda: bool(bench.told(SessionReady)))
+        assert bench.session.mtu == 1427
+        assert [event.mtu for event in bench.told(SessionReady)] == [1427]
+        narrow, wide = lane_of(0), lane_of(1)
+        narrow.max_datagram = 1231
+        narrow.on_path()
+        wide.max_datagram = 1400
+        wide.on_path()
+        assert [event.mtu for event in bench.told(MtuChanged)] == [1231]
+        narrow.break_down()
+        await bench.until(lambda: len(bench.told(LaneReady)) == 3)
+        assert [event.mtu for event in bench.told(MtuChanged)] == [1231, 1400], "the wide one's"
+
+
+async def test_datagrams_that_do_not_fit_are_told_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(1) as bench:
+        await bench.until(lambda: bool(bench.told(SessionReady)))
+        lane = lane_of(0)
+        for count in (1, 2):
+            lane.too_large = count
+            lane.on_too_large(1452)
+        (told,) = bench.told(DatagramTooLarge)
+        assert (told.lane, told.size, told.mtu, told.count) == (0, 1452, 1427, 1)
+        monkeypatch.setattr(module, "HINT_INTERVAL", 0.0)
+        bench.session._next_hint = 0.0
+        lane.on_too_large(1500)
+        assert bench.told(DatagramTooLarge)[1].count == 2

@@ -10,6 +10,7 @@ import pytest
 
 from turnlane.api import RelayTransport, Secret
 from turnlane.net.system import family_of
+from turnlane.proto.channel_data import StreamFramer
 from turnlane.proto.stun import (
     Address,
     MessageClass,
@@ -243,6 +244,7 @@ class LiveClient:
         self.reliable = transport is RelayTransport.TCP
         self.passed: list[TurnEvent] = []
         self.ended = False
+        self.framer = StreamFramer()
         kind = socket.SOCK_STREAM if self.reliable else socket.SOCK_DGRAM
         self.socket = socket.socket(family_of(self.endpoint.host), kind)
         self.machine = TurnClient(
@@ -318,7 +320,8 @@ class LiveClient:
             if not self.reliable:
                 self.machine.receive_datagram(data, now)
             elif data:
-                self.machine.receive_stream(data, now)
+                for message in self.framer.receive_untrusted(data):
+                    self.machine.receive_datagram(message, now)
             else:
                 self.ended = True
         timer = self.machine.get_timer()

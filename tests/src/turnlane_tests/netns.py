@@ -47,7 +47,11 @@ _OVERLAYS = Path("/etc/netns")
 _TUNSETIFF = 0x400454CA
 _IFF_TUN_NO_PI = 0x1001
 
+_ICMP = 1
 _UDP = 17
+_DONT_FRAGMENT = 0x4000
+_ROUTER = IPv4Address("198.18.0.1")
+"""Who says that a packet is too large."""
 _WITH_PORTS = {6, _UDP}
 _MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
 
@@ -105,8 +109,10 @@ class Machine:
 
     Programs run in `home`, a folder of its own, with none of our variables in their environment.
     `delay` (seconds) and `loss` (0 to 1) hold for each packet from the machine and to it;
-    `blocks_udp` loses all of its UDP. `lines`, if there are any, are what its UDP and TCP goes
-    through besides: each local port gets one, in their order of appearance, round and round.
+    `blocks_udp` loses all of its UDP. Packets of more than `mtu` bytes from it and to it do not
+    pass; a router says so to their sender if it `tells_mtu`. `lines`, if there are any, are what
+    its UDP and TCP goes through besides: each local port gets one, in their order of appearance,
+    round and round.
     """
 
     namespace: str
@@ -116,6 +122,8 @@ class Machine:
     delay: float = 0.0
     loss: float = 0.0
     blocks_udp: bool = False
+    mtu: int = MTU
+    tells_mtu: bool = True
     lines: Sequence[Line] = ()
     _ports: dict[bytes, Line] = field(default_factory=dict)
     _free_at: dict[tuple[bytes, bool], float] = field(default_factory=dict)
@@ -172,6 +180,18 @@ class Machine:
         return [int(line) for line in _run("ip", "netns", "pids", self.namespace).split()]
 
     @property
+    def fragments_made(self) -> int:
+        """IP packets that this machine has sent as fragments of larger ones."""
+        lines = self.run("cat", "/proc/net/snmp").splitlines()
+        names, values = (line.split()[1:] for line in lines if line.startswith("Ip: "))
+        counters = dict(zip(names, map(int, values), strict=True))
+        return counters["FragCreates"]
+
+    def set_device_mtu(self, mtu: int) -> None:
+        """Give the machine's own device another MTU."""
+        _run("ip", "-n", self.namespace, "link", "set", UPLINK, "mtu", str(mtu))
+
+    @property
     def devices(self) -> set[str]:
         """The names of the network devices."""
         said = _run("ip", "-n", self.namespace, "-o", "link", "show")
@@ -191,6 +211,7 @@ class Internet:
         self.carried = 0
         self.lost = 0
         self.blocked = 0
+        self.oversized = 0
         self.crowded_out = 0
         self.fragments = 0
         self._directory = directory
@@ -234,6 +255,7 @@ class Internet:
             error.add_note(
                 f"--- internet: {self.carried} packets carried, {self.lost} lost, "
                 f"{self.crowded_out} crowded out, {self.blocked} blocked, "
+                f"{self.oversized} too large, "
                 f"{self.fragments} were fragments ---"
             )
         self._stack.close()
@@ -305,6 +327,10 @@ class Internet:
             self.blocked += 1
         elif any(self._random.random() < end.loss for end in ends):
             self.lost += 1
+        elif len(packet) > min(end.mtu for end in ends):
+            self.oversized += 1
+            if all(end.tells_mtu for end in ends):
+                os.write(source.tun, _too_large(packet, min(end.mtu for end in ends)))
         else:
             now = time.monotonic()
             waits = [
@@ -317,6 +343,26 @@ class Internet:
             self.carried += 1
             due = now + sum(filter(None, waits)) + sum(end.delay for end in ends)
             heapq.heappush(self._under_way, (due, self.carried, target.tun, packet))
+
+
+def _too_large(packet: bytes, mtu: int) -> bytes:
+    """Return a router's answer to a packet that it does not pass on (RFC 1191, section 4)."""
+    quoted = packet[: 20 + 8]
+    icmp = struct.pack(">BBHHH", 3, 4, 0, 0, mtu) + quoted
+    icmp = icmp[:2] + _checksum(icmp) + icmp[4:]
+    header = struct.pack(
+        ">BBHHHBBH4s4s",
+        *(0x45, 0, 20 + len(icmp), 0, _DONT_FRAGMENT, 64, _ICMP, 0),
+        *(_ROUTER.packed, packet[12:16]),
+    )
+    return b"".join((header[:10], _checksum(header), header[12:], icmp))
+
+
+def _checksum(data: bytes) -> bytes:
+    """Return the internet checksum (RFC 1071) of an even number of bytes."""
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return (~(total + (total >> 16)) & 0xFFFF).to_bytes(2)
 
 
 def namespaces() -> set[str]:

@@ -152,6 +152,7 @@ def client(
             "listen": join_host_port(*handle.listen),
             "session_id": handle.session_id,
             "lanes": len(handle.lanes),
+            "mtu": handle.mtu,
         }
         write_ready(fields, as_json=json)
 

@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from turnlane.api import Stage, TurnlaneError
+from turnlane.proto.path_mtu import wireguard_mtu
 from turnlane.runtime import events
 from turnlane.telemetry import log_event
 
@@ -15,12 +16,15 @@ EVENTS: dict[type[events.Event], tuple[int, str]] = {
     events.LaneReady: (logging.INFO, "lane_ready"),
     events.LaneLost: (logging.WARNING, "lane_lost"),
     events.SessionReady: (logging.INFO, "session_ready"),
+    events.MtuChanged: (logging.INFO, "mtu_changed"),
+    events.DatagramTooLarge: (logging.WARNING, "datagram_too_large"),
     events.PeerDrained: (logging.INFO, "peer_drained"),
     events.SessionEnded: (logging.INFO, "session_ended"),
     events.ServerReady: (logging.INFO, "server_ready"),
     events.PeerAccepted: (logging.INFO, "peer_accepted"),
     events.PeerRefused: (logging.WARNING, "peer_refused"),
     events.PeerLost: (logging.INFO, "peer_lost"),
+    events.ReplyTooLarge: (logging.WARNING, "reply_too_large"),
     events.FlowFailed: (logging.WARNING, "flow_failed"),
     events.WorkerLost: (logging.WARNING, "worker_lost"),
     events.WorkerReplaced: (logging.INFO, "worker_replaced"),
@@ -83,7 +87,17 @@ def _told(event: events.Event) -> dict[str, object]:
                 "backoff": event.backoff,
             }
         case events.SessionReady():
-            return {"result": "ok", "listen": event.listen, "lanes": event.lanes}
+            return {
+                "result": "ok",
+                "listen": event.listen,
+                "lanes": event.lanes,
+                "mtu": event.mtu,
+                "wireguard_mtu": wireguard_mtu(event.mtu),
+            }
+        case events.MtuChanged():
+            return {"mtu": event.mtu, "wireguard_mtu": wireguard_mtu(event.mtu)}
+        case events.DatagramTooLarge():
+            return {"lane": event.lane, **_too_large(event)}
         case events.PeerDrained():
             return {"lane": event.lane}
         case events.SessionEnded():
@@ -119,6 +133,12 @@ def _of_server(event: events.Event) -> dict[str, object]:
             }
         case events.PeerLost():
             return {"session_id": event.client_session, "lane": event.lane, "reason": event.reason}
+        case events.ReplyTooLarge():
+            return {
+                "session_id": event.client_session,
+                "lane": event.lane,
+                **_too_large(event),
+            }
         case events.FlowFailed():
             return {
                 "session_id": event.client_session,
@@ -137,6 +157,18 @@ def _of_server(event: events.Event) -> dict[str, object]:
             return {**_end(event.error), "counters": event.counters or None}
         case _:
             return {}
+
+
+def _too_large(event: events.DatagramTooLarge | events.ReplyTooLarge) -> dict[str, object]:
+    inner = wireguard_mtu(event.mtu)
+    return {
+        "result": "refused",
+        "size": event.size,
+        "mtu": event.mtu,
+        "count": event.count,
+        "message": f"datagrams of {event.size} bytes do not fit: the path bears {event.mtu}",
+        "advice": f"send smaller ones; with WireGuard, set MTU = {inner} or less at both ends",
+    }
 
 
 def _end(error: TurnlaneError | None) -> dict[str, object]:

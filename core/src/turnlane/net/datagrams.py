@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Hashable
 from typing import Protocol
 
-from turnlane.api.batch import MAX_DATAGRAM, Batch
+from turnlane.api.batch import Batch
 from turnlane.net import native
 from turnlane.net.system import SocketAddress, is_path_error, reason
 
@@ -18,6 +18,9 @@ SEGMENTS = 16
 
 Number = Callable[[Hashable], int]
 """Turns a source, as `Datagrams.address` understands it, into a flow."""
+
+_MAX_RUN = 65_535 - 40 - 8
+"""Bytes of UDP payload that fit one packet of IPv6, which is what a run is until it is cut."""
 
 _NOTHING = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR})
 _GSO_REFUSED = frozenset({errno.EIO, errno.EINVAL, errno.EOPNOTSUPP})
@@ -207,7 +210,7 @@ class FastDatagrams:
             size = sizes[start]
             end = start + 1
             if self._gso and size:
-                limit = min(stop, start + SEGMENTS, start + MAX_DATAGRAM // size)
+                limit = min(stop, start + SEGMENTS, start + _MAX_RUN // size)
                 while end < limit and sizes[end] == size:
                     end += 1
                 if end < limit and 0 < sizes[end] < size:
@@ -354,8 +357,12 @@ class FastDatagrams:
             return count
         if error == errno.EMSGSIZE or error in _GSO_REFUSED:
             # Too large a segment for the path may be so for a shorter one, too: each tells itself.
-            self._gso = self._gso and error == errno.EMSGSIZE
-            return sum(self._send_one(batch, index, to) for index in range(start, end))
+            before = self.too_large
+            taken = sum(self._send_one(batch, index, to) for index in range(start, end))
+            # Kernels before 6.14 say EINVAL, too, where segments are too large for the path.
+            if error != errno.EMSGSIZE and self.too_large == before:
+                self._gso = False
+            return taken
         self.dropped += count
         return 0
 

@@ -6,7 +6,6 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NoReturn, Protocol
 
 import anyio
@@ -18,6 +17,7 @@ from turnlane.api.credentials import RelayEndpoint, RelayTransport
 from turnlane.api.errors import TransportError
 from turnlane.api.stages import Stage
 from turnlane.net.datagrams import datagrams_of
+from turnlane.net.path_mtu import forbid_fragments, largest_payload
 from turnlane.net.reactor import Readiness
 from turnlane.net.system import (
     SocketAddress,
@@ -28,6 +28,7 @@ from turnlane.net.system import (
     reason,
     resolve,
 )
+from turnlane.net.tls_layer import CHUNK, TlsLayer, tls_context
 from turnlane.proto.channel_data import messages_untrusted
 
 MAX_BACKLOG = 512 * 1024
@@ -35,8 +36,6 @@ MAX_BACKLOG = 512 * 1024
 
 READ_LIMIT = 8
 """Chunks of a stream taken per wake-up, so that one busy wire does not starve its neighbours."""
-
-_CHUNK = 65_536
 
 
 class BrokenWireError(Exception):
@@ -52,8 +51,9 @@ class BrokenWireError(Exception):
 class RelayWire(Protocol):
     """Carries TURN messages.
 
-    `dropped` counts messages that were not sent, `backlog` the bytes that wait to be. `refused` is
-    what the network last said against sending to the relay, in the system's words, or empty.
+    `dropped` counts messages that were not sent, `too_large` those among them that are larger than
+    the path bears, `backlog` the bytes that wait to be sent. `refused` is what the network last
+    said against sending to the relay, in the system's words, or empty.
     """
 
     reliable: bool
@@ -61,6 +61,16 @@ class RelayWire(Protocol):
     @property
     def dropped(self) -> int:
         """Messages that were not sent."""
+        ...
+
+    @property
+    def too_large(self) -> int:
+        """Messages that the path does not bear."""
+        ...
+
+    @property
+    def largest_payload(self) -> int | None:
+        """Bytes of the largest message, as far as the system knows; None without a bound."""
         ...
 
     @property
@@ -128,6 +138,11 @@ class UdpWire:
         return self._datagrams.too_large
 
     @property
+    def largest_payload(self) -> int | None:
+        """Bytes of the largest datagram that leaves whole."""
+        return largest_payload(self._socket)
+
+    @property
     def refused(self) -> str:
         """What ICMP said last."""
         return self._datagrams.trouble
@@ -181,8 +196,10 @@ class StreamWire:
 
     reliable = True
     refused = ""
+    too_large = 0
+    largest_payload = None
 
-    def __init__(self, opened: socket.socket, tls: "TlsLayer | None" = None) -> None:
+    def __init__(self, opened: socket.socket, tls: TlsLayer | None = None) -> None:
         self._socket = opened
         self._tls = tls
         self._backlog: deque[bytes] = deque()
@@ -290,8 +307,8 @@ class StreamWire:
     def _take(self, room: int) -> list[bytes]:
         chunks: list[bytes] = []
         try:
-            while room >= 2 * _CHUNK and len(chunks) < READ_LIMIT:
-                chunk = self._socket.recv(_CHUNK)
+            while room >= 2 * CHUNK and len(chunks) < READ_LIMIT:
+                chunk = self._socket.recv(CHUNK)
                 if not chunk:
                     if chunks:
                         break  # told on the next read, after these bytes were used
@@ -304,7 +321,7 @@ class StreamWire:
             raise _broken(error) from None
         return chunks if self._tls is None else self._decrypt(self._tls, chunks)
 
-    def _decrypt(self, tls: "TlsLayer", chunks: list[bytes]) -> list[bytes]:
+    def _decrypt(self, tls: TlsLayer, chunks: list[bytes]) -> list[bytes]:
         try:
             plain = tls.decrypt(chunks)
         except ssl.SSLError as error:
@@ -351,79 +368,6 @@ class StreamWire:
             self._waiting.cancel()
 
 
-class TlsLayer:
-    """TLS over memory BIOs, so that a stream wire stays non-blocking and synchronous.
-
-    `ended` says that the other end has sent its close_notify. Raises `ValueError` for a server
-    name that is none.
-    """
-
-    def __init__(self, context: ssl.SSLContext, server_name: str) -> None:
-        self.ended = False
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._object = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=False, server_hostname=server_name
-        )
-
-    def handshake(self, received: bytes) -> bool:
-        """Take handshake bytes; True once the handshake is complete. Raises `ssl.SSLError`."""
-        self._incoming.write(received)
-        try:
-            self._object.do_handshake()
-        except ssl.SSLWantReadError:
-            return False
-        return True
-
-    def pending_output(self) -> bytes:
-        """Give up the bytes that TLS wants to send."""
-        return self._outgoing.read()
-
-    def encrypt(self, message: bytes) -> bytes:
-        """Return the TLS records of one message."""
-        self._object.write(message)
-        return self._outgoing.read()
-
-    def decrypt(self, chunks: list[bytes]) -> list[bytes]:
-        """Return the plaintext that `chunks` complete. Raises `ssl.SSLError`."""
-        for chunk in chunks:
-            self._incoming.write(chunk)
-        plain: list[bytes] = []
-        try:
-            while True:
-                data = self._object.read(_CHUNK)
-                if not data:
-                    self.ended = True
-                    break
-                plain.append(data)
-        except ssl.SSLWantReadError:
-            pass
-        return plain
-
-    def farewell(self) -> bytes:
-        """Return the close_notify, as far as TLS is still able to say it."""
-        # What the other end has to say to that is not waited for.
-        with suppress(ssl.SSLError):
-            self._object.unwrap()
-        return self._outgoing.read()
-
-
-def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """Make a verifying client context, with the system's authorities or those of `ca_file`.
-
-    Raises `TransportError` at `turn_dial` when the file is unusable.
-    """
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError):
-        raise TransportError(
-            Stage.TURN_DIAL,
-            "invalid_ca_file",
-            "the file of certificate authorities cannot be used",
-            "give a readable PEM file",
-        ) from None
-
-
 async def dial(
     endpoint: RelayEndpoint,
     *,
@@ -460,6 +404,7 @@ async def dial(
     opened = _open(endpoint, family, kind, bind)
     try:
         if kind == socket.SOCK_DGRAM:
+            forbid_fragments(opened)
             opened.connect(address)
             return UdpWire(opened)
         with anyio.fail_after(timeout):
@@ -545,7 +490,7 @@ async def _handshake(opened: socket.socket, layer: TlsLayer) -> None:
             return
         while True:
             try:
-                received = opened.recv(_CHUNK)
+                received = opened.recv(CHUNK)
                 break
             except BlockingIOError:
                 await anyio.wait_readable(opened)

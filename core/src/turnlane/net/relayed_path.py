@@ -79,7 +79,7 @@ class RelayedPath:
         self._peer = peer
         self._received = received
         self.stage = Stage.TURN_ALLOCATE
-        self.too_large = 0
+        self._unwrapped = 0
         self.relayed: tuple[str, int] | None = None
         self.permitted = False
         self.alternate: turn.AlternateServer | None = None
@@ -90,7 +90,7 @@ class RelayedPath:
             message = self._client.wrap(self._peer, payload)
         except ValueError:
             # Until the channel is bound, a header of more than 20 bytes takes room, too.
-            self.too_large += 1
+            self._unwrapped += 1
             return False
         return self._wire.write(message)
 
@@ -103,6 +103,16 @@ class RelayedPath:
     def padded(self) -> bool:
         """Whether messages are filled up to multiples of four bytes, as streams need it."""
         return self._wire.reliable
+
+    @property
+    def too_large(self) -> int:
+        """Datagrams and other messages that the way to the relay does not bear."""
+        return self._unwrapped + self._wire.too_large
+
+    @property
+    def largest_payload(self) -> int | None:
+        """Bytes of the largest message to the relay, as far as known; None without a bound."""
+        return self._wire.largest_payload
 
     @property
     def backlog(self) -> int:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 from turnlane.api.errors import TransportError
 from turnlane.api.stages import Stage
+from turnlane.net.path_mtu import forbid_fragments
 from turnlane.net.system import SocketAddress, open_socket, reason, resolve
 
 
@@ -25,7 +26,7 @@ async def open_port(host: str, port: int, count: int = 1) -> list[socket.socket]
         host, port, socket.SOCK_DGRAM, stage=Stage.LISTEN, code="listen_name_unresolved"
     )
     try:
-        return _open(family, address, count)
+        opened = _open(family, address, count)
     except OSError as error:
         raise TransportError(
             Stage.LISTEN,
@@ -33,6 +34,9 @@ async def open_port(host: str, port: int, count: int = 1) -> list[socket.socket]
             f"cannot listen on {host} port {port}: {reason(error)}",
             "choose another address with --listen, or stop what uses this one",
         ) from None
+    for each in opened:
+        forbid_fragments(each)
+    return opened
 
 
 def _open(family: socket.AddressFamily, address: SocketAddress, count: int) -> list[socket.socket]:

@@ -14,6 +14,7 @@ from turnlane.api.batch import Batch
 from turnlane.api.errors import AdapterError, TransportError
 from turnlane.api.stages import Stage
 from turnlane.net.datagrams import datagrams_of
+from turnlane.net.path_mtu import largest_payload_to
 from turnlane.net.reactor import Readiness
 from turnlane.net.shared_port import open_port
 from turnlane.net.system import SocketAddress, plain_address, reason
@@ -101,6 +102,8 @@ class BatchSocket(ABC):
 
     async def pump(self, batch: Batch, consume: Callable[[Batch], None]) -> NoReturn:
         """Call `consume` with every batch that comes, until the socket is closed.
+
+        `batch` holds what one read may bring (`turnlane.net.datagrams.receive_batch`).
 
         What costs the least on the loop there is; otherwise as calling `receive` for ever.
         """
@@ -253,6 +256,10 @@ class ListeningUdpSocket(BatchSocket):
         """Return what `send_batch` takes for an address."""
         return self._datagrams.target(address)
 
+    def largest_payload(self, address: SocketAddress) -> int | None:
+        """Return the bytes of the largest datagram for an address, as far as the system knows."""
+        return largest_payload_to(self._socket.family, address)
+
     def send_batch(self, batch: Batch, target: Hashable) -> int:
         """Send a batch to one peer; return how many datagrams the system took."""
         return 0 if self._closed else self._datagrams.send(batch, 0, batch.count, target)
@@ -270,10 +277,15 @@ class ListeningUdpSocket(BatchSocket):
         )
 
 
-async def pump(opened: DatagramSocket, batch: Batch, consume: Callable[[Batch], None]) -> NoReturn:
-    """Call `consume` with every batch that comes from `opened`, whoever made that."""
+async def pump(opened: DatagramSocket, shared: Batch, consume: Callable[[Batch], None]) -> NoReturn:
+    """Call `consume` with every batch that comes from `opened`, whoever made that.
+
+    `shared` is used for sockets of this module alone: a plugin's own may wait between filling a
+    batch and returning, and gets one of its own.
+    """
     if isinstance(opened, BatchSocket):
-        await opened.pump(batch, consume)
+        await opened.pump(shared, consume)
+    own = Batch()
     while True:
-        await opened.receive(batch)
-        consume(batch)
+        await opened.receive(own)
+        consume(own)

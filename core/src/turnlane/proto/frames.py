@@ -43,6 +43,8 @@ class ControlType(IntEnum):
     PONG = 2
     DRAIN = 3
     BYE = 4
+    PROBE = 5
+    PROBE_ANSWER = 6
 
 
 class ByeCode(IntEnum):
@@ -132,6 +134,42 @@ class Bye:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """Asks whether a record of `size` bytes arrives; filled up with zeros.
+
+    Sizes of datagrams that its sender tells by it: `bound` is the largest that leaves its host
+    whole, `max_datagram` the largest that it sends as things stand; `searching` says that it is
+    still looking for the largest that arrives.
+    """
+
+    sequence: int
+    bound: int
+    max_datagram: int
+    searching: bool
+    size: int
+
+    def encode(self) -> bytes:
+        """Return the record; raises `ValueError` for a size that it does not fit."""
+        fields = _PROBE.pack(self.sequence, self.bound, self.max_datagram, self.searching)
+        padding = self.size - MIN_PROBE
+        if padding < 0:
+            raise ValueError(f"a probe has {MIN_PROBE} bytes at least")
+        return _control(ControlType.PROBE, fields + bytes(padding))
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeAnswer:
+    """Says that the probe of that sequence number has arrived, a record of `size` bytes."""
+
+    sequence: int
+    size: int
+
+    def encode(self) -> bytes:
+        """Return the record."""
+        return _control(ControlType.PROBE_ANSWER, _PROBE_ANSWER.pack(self.sequence, self.size))
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownFrame:
     """A kind, or a type of control frame, that this version does not know: ignored and counted."""
 
@@ -139,7 +177,7 @@ class UnknownFrame:
     control_type: int | None = None
 
 
-Frame = Datagram | Ping | Pong | Drain | Bye | UnknownFrame
+Frame = Datagram | Ping | Pong | Drain | Bye | Probe | ProbeAnswer | UnknownFrame
 
 _HEADER = struct.Struct(">I")
 header_word = _HEADER.unpack_from
@@ -150,6 +188,11 @@ _TWO_COUNTERS = struct.Struct(">II")
 _MICROSECONDS = struct.Struct(">Q")
 _MILLISECONDS = struct.Struct(">I")
 _CODE = struct.Struct(">H")
+_PROBE = struct.Struct(">IHHB")
+_PROBE_ANSWER = struct.Struct(">IH")
+
+MIN_PROBE: Final = _CONTROL_HEADER.size + _PROBE.size
+"""Bytes of the smallest probe."""
 
 _DATAGRAM_WORD = FrameKind.DATAGRAM << 24
 
@@ -224,6 +267,11 @@ def _parse_control_untrusted(view: memoryview) -> Frame:
                 return Drain(*_MILLISECONDS.unpack_from(body))
             case ControlType.BYE:
                 return Bye(*_CODE.unpack_from(body))
+            case ControlType.PROBE:
+                sequence, bound, max_datagram, flags = _PROBE.unpack_from(body)
+                return Probe(sequence, bound, max_datagram, bool(flags & 1), len(view))
+            case ControlType.PROBE_ANSWER:
+                return ProbeAnswer(*_PROBE_ANSWER.unpack_from(body))
     except struct.error:
         raise SessionProtocolError("a control frame that is too short for its type") from None
     return UnknownFrame(kind, control_type)

@@ -70,6 +70,13 @@ class HelloFlag(IntFlag):
     TOKEN = 2
 
 
+class Feature(IntFlag):
+    """The bits of `features`: what a client offers, and of that a server takes."""
+
+    PATH_PROBES = 1
+    """Both ends answer probes of the path's MTU (`turnlane.proto.path_probe`)."""
+
+
 class WelcomeFlag(IntFlag):
     """The flags of a welcome; others are ignored."""
 

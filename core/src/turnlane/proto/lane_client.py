@@ -7,6 +7,7 @@ from typing import Final
 from turnlane.api.secrets import Secret
 from turnlane.proto.frames import ByeCode, Record, SessionProtocolError
 from turnlane.proto.hello import (
+    Feature,
     Hello,
     HelloParameters,
     Reject,
@@ -18,6 +19,7 @@ from turnlane.proto.hello import (
 from turnlane.proto.lane_control import LaneControl, LaneStatistics
 from turnlane.proto.lane_events import ClientEvent, LaneEstablished, LaneFailed, LaneRefused
 from turnlane.proto.lane_health import CLIENT_HEALTH, HealthSettings, LaneHealth
+from turnlane.proto.path_probe import PathProbe
 
 FIRST_INTERVAL: Final = 0.25
 """Seconds from the first hello to the second; each further interval is twice as long."""
@@ -92,6 +94,11 @@ class LaneClient:
     def health(self) -> LaneHealth | None:
         """The lane's health; None before it is established."""
         return None if self._control is None else self._control.health
+
+    @property
+    def path(self) -> PathProbe | None:
+        """What is known about the lane's path; None before the lane is established."""
+        return None if self._control is None else self._control.path
 
     def start(self, now: float) -> None:
         """Say hello."""
@@ -187,7 +194,13 @@ class LaneClient:
         self._outgoing.clear()
         self._become(ClientState.ESTABLISHED)
         # The first ping tells the server that its welcome has arrived.
-        self._control = LaneControl(self._settings, self.statistics, now, ping_at_once=True)
+        self._control = LaneControl(
+            self._settings,
+            self.statistics,
+            now,
+            ping_at_once=True,
+            probes=bool(terms.features & Feature.PATH_PROBES),
+        )
         self._events.append(LaneEstablished(terms, welcome.session_secret))
 
     def _follow(self, control: LaneControl) -> None:

@@ -12,6 +12,8 @@ from turnlane.proto.frames import (
     Drain,
     Ping,
     Pong,
+    Probe,
+    ProbeAnswer,
     Record,
     SessionProtocolError,
     UnknownFrame,
@@ -19,6 +21,7 @@ from turnlane.proto.frames import (
 )
 from turnlane.proto.lane_events import PeerDraining, PeerLeft
 from turnlane.proto.lane_health import HealthSettings, LaneDead, LaneHealth
+from turnlane.proto.path_probe import PathProbe
 
 DRAIN_INTERVAL: Final = 1.0
 """Seconds between two drains; any of them may be lost."""
@@ -41,7 +44,10 @@ class LaneStatistics:
 
 
 class LaneControl:
-    """The control frames of one established lane. It ends with a bye, from either end."""
+    """The control frames of one established lane. It ends with a bye, from either end.
+
+    `probes` says that both ends have agreed on probes of the path; who drives the lane begins them.
+    """
 
     def __init__(
         self,
@@ -50,8 +56,10 @@ class LaneControl:
         now: float,
         *,
         ping_at_once: bool,
+        probes: bool,
     ) -> None:
         self.health = LaneHealth(settings, now, ping_at_once=ping_at_once)
+        self.path = PathProbe(agreed=probes)
         self.ended = False
         self._statistics = statistics
         self._peer_drains = False
@@ -80,9 +88,13 @@ class LaneControl:
             case Bye():
                 self._end()
                 self._events.append(PeerLeft(frame.code))
+            case Probe() if self.path.agreed:
+                self.path.receive_probe(frame, now)
+            case ProbeAnswer() if self.path.agreed:
+                self.path.receive_answer(frame, now)
             case UnknownFrame():
                 self._statistics.unknown += 1
-            case Datagram():
+            case Datagram() | Probe() | ProbeAnswer():
                 self._statistics.unexpected += 1
 
     def drain(self, deadline: float, now: float) -> None:
@@ -104,22 +116,23 @@ class LaneControl:
         """Give up what is to be sent."""
         records = list(self._outgoing)
         self._outgoing.clear()
-        return records if self.ended else records + self.health.records_to_send()
+        if self.ended:
+            return records
+        return records + self.health.records_to_send() + self.path.records_to_send()
 
     def get_timer(self) -> float | None:
         """Say when `handle_timer` wants to be called, or None."""
         if self.ended:
             return None
-        health = self.health.get_timer()
-        if health is None or self._next_drain is None:
-            return health
-        return min(health, self._next_drain)
+        timers = (self.health.get_timer(), self.path.get_timer(), self._next_drain)
+        return min((timer for timer in timers if timer is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
         """Do what is due at `now`."""
         if self.ended:
             return
         self._tell_drain(now)
+        self.path.handle_timer(now, self.health.last_payload_at)
         self.health.handle_timer(now)
         dead = self.health.next_event()
         if dead is not None:

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 from turnlane.api.secrets import Secret
 from turnlane.proto.frames import ByeCode, Record, SessionProtocolError
 from turnlane.proto.hello import (
+    Feature,
     Hello,
     HelloFlag,
     UnsupportedVersionError,
@@ -27,6 +28,7 @@ from turnlane.proto.lane_events import (
     ServerEvent,
 )
 from turnlane.proto.lane_health import SERVER_HEALTH, HealthSettings, LaneHealth
+from turnlane.proto.path_probe import PathProbe
 from turnlane.proto.refusals import Refusal, RejectCode
 
 LINGER: Final = 10.0
@@ -115,6 +117,11 @@ class LaneServer:
     def health(self) -> LaneHealth | None:
         """The lane's health; None before it is established."""
         return None if self._control is None else self._control.health
+
+    @property
+    def path(self) -> PathProbe | None:
+        """What is known about the lane's path; None before the lane is established."""
+        return None if self._control is None else self._control.path
 
     @property
     def confirmed(self) -> bool:
@@ -270,7 +277,13 @@ class LaneServer:
         )
         self._become(ServerState.ESTABLISHED)
         self._say(Secret(welcome))
-        self._control = LaneControl(self._settings, self.statistics, now, ping_at_once=False)
+        self._control = LaneControl(
+            self._settings,
+            self.statistics,
+            now,
+            ping_at_once=False,
+            probes=bool(features & Feature.PATH_PROBES),
+        )
         self._events.append(
             LaneAccepted(
                 session_id=hello.session_id,

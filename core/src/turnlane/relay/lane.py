@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import anyio
 
-from turnlane.api.batch import Batch
+from turnlane.api.batch import MAX_DATAGRAM, Batch
 from turnlane.api.errors import SessionError, TransportError, TurnlaneError
 from turnlane.api.secrets import Secret
 from turnlane.api.stages import Stage
@@ -29,7 +29,7 @@ from turnlane.net.identity import Pin
 from turnlane.net.record_layout import RecordLayout, Stopped
 from turnlane.net.relayed_path import PathSettings, RelayedPath, relayed_path
 from turnlane.proto.frames import HEADER_SIZE, ByeCode, datagram_flow, write_datagram_header
-from turnlane.proto.hello import EXPORTER_LABEL, EXPORTER_SIZE, HelloParameters
+from turnlane.proto.hello import EXPORTER_LABEL, EXPORTER_SIZE, Feature, HelloParameters
 from turnlane.proto.lane_client import LaneClient
 from turnlane.proto.lane_estimate import LaneEstimate
 from turnlane.proto.lane_events import (
@@ -41,9 +41,17 @@ from turnlane.proto.lane_events import (
     PeerLeft,
 )
 from turnlane.proto.lane_health import LaneDead, LaneHealth
+from turnlane.proto.path_mtu import largest_datagram
+from turnlane.proto.path_probe import PathProbe
 from turnlane.proto.refusals import Remedy
 from turnlane.relay.membership import Membership
 from turnlane.relay.workspace import Workspace
+
+SETTLE_TIMEOUT = 1.0
+"""Seconds that a new lane may take to find the path's MTU before it carries traffic anyway."""
+
+MEASURE_INTERVAL = 30.0
+"""Seconds after which the system is asked again what it knows of the path."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,8 @@ class Lane:
     """Carries packets between the local end and the tunnel server.
 
     `deliver` takes the batches that come from the server; it uses each before it returns.
-    `workspace` may be shared by everything in the loop.
+    `workspace` may be shared by everything in the loop. `on_path` hears that `max_datagram` has
+    changed while the lane was ready, `on_too_large` the size of a datagram that was refused.
     """
 
     def __init__(
@@ -85,16 +94,24 @@ class Lane:
         deliver: Callable[[Batch], object],
         on_stage: Callable[[Stage], None],
         on_drain: Callable[[], None],
+        on_path: Callable[[], None],
+        on_too_large: Callable[[int], None],
     ) -> None:
         self.plan = plan
         self.ready = False
         self.relayed: tuple[str, int] | None = None
         self.packets_sent = 0
         self.packets_received = 0
+        self.too_large = 0
+        """Datagrams that the path does not bear."""
+        self.max_datagram = MAX_DATAGRAM
+        """Bytes of the largest datagram that is sent."""
         self.stray = 0
         self._deliver = deliver
         self._on_stage = on_stage
         self._on_drain = on_drain
+        self._on_path = on_path
+        self._on_too_large = on_too_large
         self._path: RelayedPath | None = None
         self._association: DtlsAssociation | None = None
         self._protocol: LaneClient | None = None
@@ -102,7 +119,9 @@ class Lane:
         self._established = False
         self._secret: Secret[bytes] | None = None
         self._last_flow = 0
-        self._max_record = MAX_PAYLOAD
+        self._granted = MAX_DATAGRAM if plan.security is None else MAX_PAYLOAD
+        self._refused = 0
+        self._measure_at = 0.0
         self._unsendable = 0
         self._workspace = workspace
         self._layout: RecordLayout | None = None
@@ -134,6 +153,8 @@ class Lane:
                 if self.plan.membership is not None and self._association is not None:
                     self._enter(path, Stage.SESSION_HELLO)
                     await self._join(self.plan.membership, self._association)
+                self._measure(path)
+                await self._settle()
                 path.stage = Stage.FORWARDING_LOOP
                 self.ready = True
                 on_ready()
@@ -172,13 +193,15 @@ class Lane:
         if self._protocol is None:
             self._last_flow = batch.flows[stop - 1]
         sealed = self._workspace.sealed
-        sent = 0
+        sent, first = 0, start
         while start < stop and self._layout is not None and self._association is not None:
             start = self._association.seal(self._layout, batch, start, stop, sealed)
             sent += path.send_messages(sealed)
         if start < stop:
             sent += self._send_singly(path, batch, start, stop)
         self.packets_sent += sent
+        if sent < stop - first:
+            self._look_for_refused(path, max(batch.sizes[first:stop]))
         if self._protocol is not None and self._protocol.health is not None and sent:
             self._note_sent(self._protocol.health, sent)
 
@@ -195,7 +218,7 @@ class Lane:
             packet = batch.view[begin:end]
             if association is not None:
                 # An empty one can only be raw: DTLS in OpenSSL has no record for it.
-                if not 0 < len(packet) <= self._max_record:
+                if not packet or batch.sizes[index] > self.max_datagram:
                     self._unsendable += 1
                     continue
                 sent += path.send(association.encrypt(packet))
@@ -203,13 +226,62 @@ class Lane:
                 sent += path.send(bytes(packet))
         return sent
 
+    def _look_for_refused(self, path: RelayedPath, size: int) -> None:
+        """Count and tell what was too large among packets that were not all sent."""
+        known, self._refused = self._refused, self.unsendable + path.too_large
+        if self._refused > known:
+            self._measure(path)
+            self._adopt_path()
+            self._shorten_nap(self._workspace.clock())
+            if size > self.max_datagram:
+                self.too_large += self._refused - known
+                self._on_too_large(size)
+
+    def _measure(self, path: RelayedPath) -> None:
+        """Ask the system what the way to the relay bears, and go by it."""
+        now = self._workspace.clock()
+        self._measure_at = now + MEASURE_INTERVAL
+        framed = self._protocol is not None
+        bound = self._granted - HEADER_SIZE * framed
+        payload = path.largest_payload
+        if payload is not None:
+            record = 0 if self._association is None else self._association.overhead
+            fits = largest_datagram(payload, channel=True, record=record, framed=framed)
+            bound = min(bound, fits)
+        probe = self._probe
+        if probe is None:
+            if bound != self.max_datagram:
+                self._go_by(bound)
+        elif probe.begun:
+            probe.bound(bound, now)
+        else:
+            probe.begin(bound, now)
+
+    def _adopt_path(self) -> None:
+        """Keep to what is known about the path by now."""
+        probe = self._probe
+        if probe is not None and probe.begun and probe.max_datagram != self.max_datagram:
+            self._go_by(probe.max_datagram)
+
+    def _go_by(self, max_datagram: int) -> None:
+        self.max_datagram = max_datagram
+        if self.ready:
+            self._lay_out()
+            self._on_path()
+
+    @property
+    def _probe(self) -> PathProbe | None:
+        return None if self._protocol is None else self._protocol.path
+
     def _note_sent(self, health: LaneHealth, count: int) -> None:
         quiet = not health.busy
         health.note_sent(count, self._workspace.clock())
-        if quiet and self._nap is not None:
-            timer = health.get_timer()
-            if timer is not None and timer < self._nap.deadline:
-                self._nap.deadline = timer
+        if quiet:
+            self._shorten_nap(health.get_timer())
+
+    def _shorten_nap(self, timer: float | None) -> None:
+        if self._nap is not None and timer is not None and timer < self._nap.deadline:
+            self._nap.deadline = timer
 
     def _enter(self, path: RelayedPath, stage: Stage) -> None:
         path.stage = stage
@@ -228,6 +300,7 @@ class Lane:
                     session_id=ticket.session_id,
                     lane=self.plan.index,
                     lanes=self.plan.lanes,
+                    features=Feature.PATH_PROBES,
                     traceparent=self.plan.traceparent,
                 ),
                 token=self.plan.security.token if self.plan.security else None,
@@ -245,12 +318,20 @@ class Lane:
             membership.established(ticket, self._secret)
             self._secret = None
 
-    async def _turn(self) -> None:
+    async def _settle(self) -> None:
+        """Give the search for the path's MTU the time that it takes on most paths."""
+        probe, give_up = self._probe, anyio.current_time() + SETTLE_TIMEOUT
+        while probe is not None and not probe.settled and anyio.current_time() < give_up:
+            await self._turn(give_up)
+        self._adopt_path()
+
+    async def _turn(self, deadline: float = float("inf")) -> None:
         """Do one turn: send what is due, wait for packets or a timer, handle both."""
         path = self._path
         assert path is not None
         self._flush()
-        await path.wait(self._timer())
+        timer = self._timer()
+        await path.wait(deadline if timer is None else min(timer, deadline))
         now = anyio.current_time()
         self._take(path.read(now), now)
         self._handle_timers(now)
@@ -297,8 +378,11 @@ class Lane:
             if timer is not None and timer <= now:
                 machine.handle_timer(now)
         self._events()
+        if self.ready and self._path is not None and now >= self._measure_at:
+            self._measure(self._path)
         self._flush()
         if self.ready:
+            self._adopt_path()
             self._lay_out()
 
     def _lay_out(self) -> None:
@@ -306,15 +390,14 @@ class Lane:
         path = self._path
         if path is None or self._association is None:
             return
-        channel = path.channel
+        channel, known = path.channel, self._layout
+        framed = self._protocol is not None
+        most = self.max_datagram + HEADER_SIZE * framed
         if channel is None:
             self._layout = None
-        elif self._layout is None or self._layout.channel != channel:
+        elif known is None or (known.channel, known.most) != (channel, most):
             self._layout = RecordLayout(
-                channel=channel,
-                padded=path.padded,
-                framed=self._protocol is not None,
-                most=self._max_record,
+                channel=channel, padded=path.padded, framed=framed, most=most
             )
 
     def _on_readable(self) -> int:
@@ -354,14 +437,22 @@ class Lane:
         if aside:
             path.flush()
             self._handle_timers(now)
+            self._shorten_nap(self._timer())
 
     def _flush(self) -> None:
         path, association, protocol = self._path, self._association, self._protocol
         if path is None or association is None:
             return
         if protocol is not None:
+            refused = path.too_large
             for record in protocol.records_to_send():
                 path.send(association.encrypt(record))
+            if path.too_large > refused:
+                # A probe: that the system knows better by now is what it was for.
+                self._refused += path.too_large - refused
+                self._measure(path)
+                for record in protocol.records_to_send():
+                    path.send(association.encrypt(record))
         for datagram in association.datagrams_to_send():
             path.send(datagram)
 
@@ -439,7 +530,7 @@ class Lane:
         match event:
             case LaneEstablished():
                 self._established = True
-                self._max_record = min(MAX_PAYLOAD, event.terms.max_datagram + HEADER_SIZE)
+                self._granted = min(MAX_PAYLOAD, event.terms.max_datagram + HEADER_SIZE)
                 self._secret = event.session_secret
             case LaneRefused():
                 raise _RefusedError(event.error(), event.remedy)

@@ -6,6 +6,7 @@ other, then the size of each, and for payload the flow of each. All integers are
 both ends are this program on this machine.
 """
 
+import json
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from itertools import accumulate
 from typing import Final
 
 from turnlane.api.batch import Batch
+from turnlane.net.system import SocketAddress
 
 HEADER: Final = struct.Struct("=BxHII4x")
 """Kind, number of packets or records, lane, bytes of them all."""
@@ -26,16 +28,16 @@ MAX_BYTES: Final = 64 * 1024
 
 MAX_MESSAGE: Final = HEADER.size + MAX_BYTES + 6 * MAX_COUNT
 
-_MAX_LANE: Final = 0xFFFF_FFFF
+_TWO: Final = struct.Struct("=II")
 
-_JOIN_RECORDS: Final = 3
+_MAX_LANE: Final = 0xFFFF_FFFF
 
 
 class Kind(IntEnum):
     """What a message is about."""
 
     JOIN = 1
-    """To the owner: a lane; the records are its exporter, the client's address, its hello."""
+    """To the owner: a lane, as `Joining` has it."""
     CARRIED = 2
     """To the owner: payload that came from the client."""
     RECEIVED = 3
@@ -48,9 +50,13 @@ class Kind(IntEnum):
     """To the holder: other records for the client."""
     END = 7
     """To the holder: the association shall end."""
+    REFUSED = 8
+    """To the owner: datagrams are too large for the path, as `Refused` has it."""
 
 
 PAYLOAD: Final = frozenset({Kind.CARRIED, Kind.SEND})
+
+_RECORDS: Final = {Kind.JOIN: 4, Kind.REFUSED: 1}
 
 
 class LaneMessageError(Exception):
@@ -64,6 +70,44 @@ class Message:
     kind: Kind
     lane: int
     records: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """What an owner has to know of a lane: what `SessionLane` takes, and the client's hello."""
+
+    exporter: bytes
+    address: SocketAddress
+    overhead: int
+    hello: bytes
+
+    def records(self) -> tuple[bytes, ...]:
+        """Return the records of the message."""
+        address = json.dumps(self.address).encode()
+        return self.exporter, address, str(self.overhead).encode(), self.hello
+
+    @classmethod
+    def of(cls, message: Message) -> "Joining":
+        """Read a message that JOINs."""
+        exporter, address, overhead, hello = message.records
+        return cls(exporter, tuple(json.loads(address)), int(overhead), hello)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """How many datagrams were too large, the largest of `size` bytes; 0 where it was a probe."""
+
+    count: int
+    size: int
+
+    def record(self) -> bytes:
+        """Return the record of the message."""
+        return _TWO.pack(self.count, self.size)
+
+    @classmethod
+    def of(cls, message: Message) -> "Refused":
+        """Read a message that tells of REFUSED datagrams."""
+        return cls(*_TWO.unpack(message.records[0]))
 
 
 def encode(kind: Kind, lane: int, *records: bytes) -> bytes:
@@ -121,8 +165,8 @@ def decode(batch: Batch, size: int) -> Message:
     starts = list(accumulate(sizes, initial=HEADER.size))
     if starts.pop() != tail:
         raise LaneMessageError("the sizes are wrong")
-    if kind is Kind.JOIN and count != _JOIN_RECORDS:
-        raise LaneMessageError("what joins has three records")
+    if count != _RECORDS.get(kind, count):
+        raise LaneMessageError("there are more or fewer records than belong there")
     if not has_payload:
         view = batch.view
         records = (bytes(view[at : at + n]) for at, n in zip(starts, sizes, strict=True))

@@ -17,6 +17,15 @@ from turnlane.relay.workspace import Workspace
 class ServerPort(Protocol):
     """How the peers of a port are sent to."""
 
+    @property
+    def too_large(self) -> int:
+        """Datagrams that were larger than the path bears."""
+        ...
+
+    def largest_payload(self, address: SocketAddress) -> int | None:
+        """Return the bytes of the largest datagram for an address, as far as the system knows."""
+        ...
+
     def send(self, data: bytes, address: SocketAddress) -> None:
         """Send one datagram now."""
         ...
@@ -68,6 +77,15 @@ class ServerObserver(Protocol):
 
     def peer_lost(self, session: str, lane: int, reason: str) -> None:
         """Hear of a lane that has ended."""
+        ...
+
+    def datagrams_too_large(
+        self, session: str, lane: int, size: int, max_datagram: int, count: int
+    ) -> None:
+        """Hear, once a minute per session, of `count` datagrams that do not fit their lanes' path.
+
+        One of them has `size` bytes, and the lane bears `max_datagram`.
+        """
         ...
 
     def flow_failed(self, session: str, flow: int, error: TurnlaneError) -> None:

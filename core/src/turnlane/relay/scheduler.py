@@ -122,6 +122,8 @@ class FlowSticky:
         self._prefer = prefer
         self._paths: dict[int, _Path] = {}
         self._usable: list[_Path] = []
+        self._alone: Carrier | None = None
+        """The only lane there is: then there is nothing to choose, nor to remember."""
         self._assigned: OrderedDict[int, _Path] = OrderedDict()
         self._review_at = -inf
         self._least_cost = 0.0
@@ -135,6 +137,9 @@ class FlowSticky:
         """Return the flow's lane and the end of the chunk that it is to carry."""
         if now >= self._review_at:
             self._review(now)
+        alone = self._alone
+        if alone is not None and alone.ready:
+            return alone, batch.count
         flow = batch.flows[start]
         path = self._assigned.get(flow)
         if path is None or not path.usable or not path.carrier.ready:
@@ -143,8 +148,6 @@ class FlowSticky:
                 return None, _chunk(batch, start, inf)[0]
         else:
             self._assigned.move_to_end(flow)
-        if len(self._paths) == 1:
-            return path.carrier, _chunk(batch, start, inf)[0]
         due = path.delivery(now)
         limit = self._least_cost + self._slack
         if due > limit:
@@ -211,6 +214,7 @@ class FlowSticky:
             if len(ready) > 1 and estimate is not None:
                 _measure(lane, estimate, now)
         self._paths = paths
+        self._alone = ready[0] if len(ready) == 1 else None
         heard = [path for path in paths.values() if not path.estimate.silent(now)]
         for path in self._usable:
             path.usable = False

@@ -46,6 +46,10 @@ class ServerSession:
         self.last_payload_at = now
         self.without_lanes_since: float | None = now
         self.unsent = 0
+        self.too_large = 0
+        """Replies that the path of their lane does not bear."""
+        self.next_hint = 0.0
+        """When, in monotonic seconds, that may be told again."""
         self._return_lane: dict[int, Carrier] = {}
         self._scheduler = FlowSticky(self.lanes.values(), self._return_lane.get)
         self.flows = FlowTable(

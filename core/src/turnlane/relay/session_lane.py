@@ -1,16 +1,27 @@
 """A lane of the server, wherever its association is: the session protocol and what it decides."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from turnlane.api.batch import Batch
+from turnlane.net.dtls import MAX_PAYLOAD
+from turnlane.net.record_layout import RecordLayout
+from turnlane.net.system import SocketAddress
 from turnlane.proto.frames import HEADER_SIZE, ByeCode, datagram_flow, datagram_header
 from turnlane.proto.hello import Hello
 from turnlane.proto.lane_estimate import LaneEstimate
 from turnlane.proto.lane_events import ServerEvent
 from turnlane.proto.lane_server import LaneServer
+from turnlane.proto.path_mtu import largest_datagram
+from turnlane.relay.listener import ServerPort, shown
 from turnlane.relay.server_session import ServerSession
 from turnlane.relay.workspace import Workspace
+
+LAYOUT = RecordLayout(channel=None, padded=False, framed=True, most=MAX_PAYLOAD)
+"""Of what comes; what is sent is bounded by the path."""
+
+MEASURE_INTERVAL = 30.0
+"""Seconds after which the system is asked again what it knows of the path."""
 
 
 class PeerLane(ABC):
@@ -70,13 +81,35 @@ class PeerLane(ABC):
 
 
 class SessionLane(PeerLane):
-    """A lane whose protocol runs here; subclasses know the way to its client."""
+    """A lane whose protocol runs here; subclasses know the way to its client.
+
+    `overhead` is how many bytes a record is longer than its payload; `on_too_large` hears how many
+    datagrams were refused, and the size of the largest.
+    """
 
     def __init__(
-        self, key: Hashable, name: str, protocol: LaneServer, workspace: Workspace, now: float
+        self,
+        key: Hashable,
+        address: SocketAddress,
+        protocol: LaneServer,
+        *,
+        overhead: int,
+        port: ServerPort,
+        workspace: Workspace,
+        on_too_large: "RefusedReplies",
+        now: float,
     ) -> None:
-        super().__init__(key, name)
+        super().__init__(key, shown(address))
+        self.address = address
+        self.too_large = 0
+        """Datagrams that the path does not bear."""
+        self.max_datagram = MAX_PAYLOAD - HEADER_SIZE
+        """Bytes of the largest datagram that is sent."""
+        self._overhead = overhead
+        self._port = port
         self._workspace = workspace
+        self._on_too_large = on_too_large
+        self._measure_at = now
         self._protocol = protocol
         self._protocol.start(now)
 
@@ -169,3 +202,43 @@ class SessionLane(PeerLane):
     @abstractmethod
     def end(self) -> None:
         """End the association."""
+
+    def refuse(self, count: int, size: int) -> None:
+        """Take note of datagrams that the path does not bear, the largest of `size` bytes."""
+        self.too_large += count
+        if self._protocol.path is not None:
+            self._measure(self._workspace.clock())
+        self._on_too_large(self, count, size)
+
+    def _follow_path(self) -> None:
+        """Begin to look for the path's MTU when the client does; keep to what is known."""
+        path = self._protocol.path
+        if path is None or (path.agreed and path.peer_limit is None):
+            return
+        now = self._workspace.clock()
+        if now >= self._measure_at:
+            self._measure(now)
+        if path.max_datagram != self.max_datagram:
+            self._go_by(path.max_datagram)
+
+    def _measure(self, now: float) -> None:
+        """Ask the system what the way to the relay bears, and go by it."""
+        path = self._protocol.path
+        assert path is not None
+        self._measure_at = now + MEASURE_INTERVAL
+        bound = MAX_PAYLOAD - HEADER_SIZE
+        payload = self._port.largest_payload(self.address)
+        if payload is not None:
+            fits = largest_datagram(payload, channel=False, record=self._overhead, framed=True)
+            bound = min(bound, fits)
+        if path.begun:
+            path.bound(bound, now)
+        else:
+            path.begin(bound, now)
+        self._go_by(path.max_datagram)
+
+    def _go_by(self, max_datagram: int) -> None:
+        self.max_datagram = max_datagram
+
+
+RefusedReplies = Callable[[SessionLane, int, int], None]

@@ -20,6 +20,7 @@ from turnlane.proto.hello import (
     EXPORTER_LABEL,
     EXPORTER_SIZE,
     SECRET_SIZE,
+    Feature,
     Hello,
     WelcomeTerms,
 )
@@ -35,9 +36,9 @@ from turnlane.proto.lane_health import LaneDead
 from turnlane.proto.lane_server import LaneServer
 from turnlane.proto.refusals import Refusal, RejectCode
 from turnlane.relay.listener import ServerObserver, ServerPort
-from turnlane.relay.server_lane import LAYOUT, ServerLane
+from turnlane.relay.server_lane import ServerLane
 from turnlane.relay.server_session import ServerSession
-from turnlane.relay.session_lane import PeerLane, SessionLane
+from turnlane.relay.session_lane import LAYOUT, PeerLane, SessionLane
 from turnlane.relay.workspace import Workspace
 
 MAX_LANES = 64
@@ -45,6 +46,9 @@ MAX_LANES = 64
 
 MAX_GREETING = 256
 """Peers that have shaken hands and not joined a session; beyond, the oldest gives way."""
+
+HINT_INTERVAL = 60.0
+"""Seconds between two hints that datagrams of a session are too large."""
 
 LINGER = 120.0
 """Seconds that a session without lanes is kept for its client to come back."""
@@ -84,6 +88,8 @@ class SessionPeers:
         self.sessions: dict[bytes, ServerSession] = {}
         self.lanes: dict[Hashable, PeerLane] = {}
         self.draining = False
+        self.too_large = 0
+        """Replies of all sessions that the path of their lane does not bear."""
         self.left = anyio.Event()
         self._terms = terms
         self._dtls = dtls
@@ -112,6 +118,7 @@ class SessionPeers:
                 dtls=self._dtls,
                 port=self._port,
                 workspace=self._workspace,
+                on_too_large=self._count_too_large,
                 now=now,
             ),
             now,
@@ -212,7 +219,11 @@ class SessionPeers:
             exporter=exporter,
             token=terms.token,
             directory=self,
-            terms=WelcomeTerms(max_datagram=terms.max_datagram, idle_timeout=terms.idle_timeout),
+            terms=WelcomeTerms(
+                max_datagram=terms.max_datagram,
+                idle_timeout=terms.idle_timeout,
+                features=Feature.PATH_PROBES,
+            ),
             timeout=terms.hello_timeout,
         )
 
@@ -267,6 +278,19 @@ class SessionPeers:
             new_session=event.new_session,
             traceparent=event.traceparent,
         )
+
+    def _count_too_large(self, lane: SessionLane, count: int, size: int) -> None:
+        """Count replies that do not fit the path of their lane, and say so now and then."""
+        self.too_large += count
+        session, now = lane.session, self._workspace.clock()
+        if session is None:
+            return
+        session.too_large += count
+        if now >= session.next_hint:
+            session.next_hint = now + HINT_INTERVAL
+            self._observer.datagrams_too_large(
+                session.session_id.hex(), lane.index, size, lane.max_datagram, session.too_large
+            )
 
     def _evict(self, lane: PeerLane, now: float) -> None:
         self._observer.peer_refused(

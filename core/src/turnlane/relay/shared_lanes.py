@@ -5,10 +5,10 @@ from turnlane.net.dtls import AssociationStateError
 from turnlane.proto.frames import Bye, ByeCode
 from turnlane.proto.lane_server import LaneServer
 from turnlane.relay.lane_link import LaneLink
-from turnlane.relay.lane_messages import Kind
+from turnlane.relay.lane_messages import Joining, Kind, Refused
 from turnlane.relay.listener import ServerPort
-from turnlane.relay.server_lane import LAYOUT, ServerLane
-from turnlane.relay.session_lane import PeerLane, SessionLane
+from turnlane.relay.server_lane import ServerLane
+from turnlane.relay.session_lane import LAYOUT, PeerLane, RefusedReplies, SessionLane
 from turnlane.relay.workspace import Workspace
 
 
@@ -19,26 +19,61 @@ class OwnedLane(SessionLane):
         self,
         link: LaneLink,
         number: int,
-        name: str,
+        joining: Joining,
         protocol: LaneServer,
         *,
+        port: ServerPort,
         workspace: Workspace,
+        on_too_large: RefusedReplies,
         now: float,
     ) -> None:
-        super().__init__((link, number), name, protocol, workspace, now)
+        super().__init__(
+            (link, number),
+            joining.address,
+            protocol,
+            overhead=joining.overhead,
+            port=port,
+            workspace=workspace,
+            on_too_large=on_too_large,
+            now=now,
+        )
         self._link = link
         self._number = number
         self._ended = False
 
     def send(self, batch: Batch, start: int, stop: int) -> None:
         """Send packets of `batch` to the client."""
-        sent = self._link.send_payload(Kind.SEND, self._number, batch, start, stop)
+        sizes, most = batch.sizes, self.max_datagram
+        sent, large = 0, 0
+        largest = max(sizes[start:stop], default=0)
+        if largest > most:
+            for index in range(start, stop):
+                if sizes[index] > most:
+                    sent += self._send(batch, start, index)
+                    large += 1
+                    start = index + 1
+        sent += self._send(batch, start, stop)
+        if large:
+            self.refuse(large, largest)
         health = self._protocol.health
         if health is not None and sent:
             health.note_sent(sent, self._workspace.clock())
 
+    def _send(self, batch: Batch, start: int, stop: int) -> int:
+        return self._link.send_payload(Kind.SEND, self._number, batch, start, stop)
+
+    def refused(self, refused: Refused) -> None:
+        """Take note of what the holder could not send."""
+        if refused.count:
+            self.refuse(refused.count, refused.size)
+        elif self._protocol.path is not None:
+            # A probe: that the system knows better by now is what it was for.
+            self._measure(self._workspace.clock())
+        self.flush()
+
     def flush(self) -> None:
         """Send what the protocol has to say."""
+        self._follow_path()
         for record in self._protocol.records_to_send():
             self._link.send(Kind.SAY, self._number, record)
 
@@ -70,7 +105,8 @@ class HeldLane(PeerLane):
 
     def join(self, exporter: bytes, hello: bytes) -> None:
         """Tell the owner of the lane."""
-        self.link.send_surely(Kind.JOIN, self.number, exporter, self.name.encode(), hello)
+        joining = Joining(exporter, self._lane.address, self._lane.association.overhead, hello)
+        self.link.send_surely(Kind.JOIN, self.number, *joining.records())
 
     def carry(self, batch: Batch, now: float) -> None:  # noqa: ARG002 - the owner's clock counts
         """Pass payload of the client on."""
@@ -83,21 +119,32 @@ class HeldLane(PeerLane):
 
     def deliver(self, batch: Batch) -> None:
         """Send payload of the owner to the client."""
-        start = 0
+        association, start, sent = self._lane.association, 0, 0
+        refused = self._port.too_large + association.unsealed
         try:
             while start < batch.count:
-                start = self._lane.association.seal(LAYOUT, batch, start, batch.count, self._sealed)
-                self._port.send_batch(self._sealed, self._target)
+                start = association.seal(LAYOUT, batch, start, batch.count, self._sealed)
+                sent += self._port.send_batch(self._sealed, self._target)
         except AssociationStateError:
             return  # the association has just ended; its event is on the way
+        if sent < batch.count:
+            count = self._port.too_large + association.unsealed - refused
+            if count:
+                self._refuse(Refused(count, max(batch.sizes[: batch.count])))
 
     def say(self, *records: bytes) -> None:
         """Send other records of the owner to the client."""
+        refused = self._port.too_large
         try:
             for record in records:
                 self._port.send(self._lane.association.encrypt(record), self._lane.address)
         except AssociationStateError:
             return  # the association has just ended; its event is on the way
+        if self._port.too_large > refused:
+            self._refuse(Refused(0, 0))
+
+    def _refuse(self, refused: Refused) -> None:
+        self.link.send(Kind.REFUSED, self.number, refused.record())
 
     def close(self, code: ByeCode, now: float) -> None:  # noqa: ARG002
         """Say bye to the client and end the association."""

@@ -19,7 +19,7 @@ from turnlane.proto.frames import ByeCode
 from turnlane.proto.hello import EXPORTER_LABEL, EXPORTER_SIZE, Hello, HelloFlag
 from turnlane.proto.refusals import Refusal, RejectCode
 from turnlane.relay.lane_link import LaneLink
-from turnlane.relay.lane_messages import Kind, Message
+from turnlane.relay.lane_messages import Joining, Kind, Message, Refused
 from turnlane.relay.listener import ServerObserver, ServerPort
 from turnlane.relay.server_lane import ServerLane
 from turnlane.relay.server_session import ServerSession
@@ -135,6 +135,10 @@ class SharedPeers(SessionPeers):
                 self._adopt(link, message, now)
             case Kind.CLOSED:
                 self.closed(key, "closed", now)
+            case Kind.REFUSED:
+                lane = self.lanes.get(key)
+                if isinstance(lane, OwnedLane):
+                    lane.refused(Refused.of(message))
             case Kind.END:
                 held = self._held.get(key)
                 if held is not None:
@@ -157,17 +161,19 @@ class SharedPeers(SessionPeers):
     # The owner's part
 
     def _adopt(self, link: LaneLink, message: Message, now: float) -> None:
-        exporter, name, hello = message.records
+        joining = Joining.of(message)
         lane = OwnedLane(
             link,
             message.lane,
-            name.decode(),
-            self._protocol(exporter),
+            joining,
+            self._protocol(joining.exporter),
+            port=self._port,
             workspace=self._workspace,
+            on_too_large=self._count_too_large,
             now=now,
         )
         self._admit(lane, now)
-        self.received(lane.key, [hello], now)
+        self.received(lane.key, [joining.hello], now)
 
     def create(self, hello: Hello) -> Secret[bytes] | Refusal:
         """Make a session where the census has just given it to this process."""

@@ -8,6 +8,12 @@ from turnlane.api.batch import Batch
 from turnlane.net.datagrams import receive_batch
 from turnlane.net.reactor import loop_clock
 
+MAX_PACKETS = 4096
+"""Packets that a batch of payload, or of sealed records, holds; more go in the next one."""
+
+MAX_OPENED_BYTES = 512 * 1024
+MAX_SEALED_BYTES = 256 * 1024
+
 
 class Workspace:
     """`received` takes what comes off a wire, `opened` its payload, `sealed` what leaves.
@@ -20,8 +26,8 @@ class Workspace:
     def __init__(self) -> None:
         self.clock: Callable[[], float] = anyio.current_time
         self.received = receive_batch()
-        self.opened = Batch(4096, 512 * 1024)
-        self.sealed = Batch(4096, 256 * 1024)
+        self.opened = Batch(MAX_PACKETS, MAX_OPENED_BYTES)
+        self.sealed = Batch(MAX_PACKETS, MAX_SEALED_BYTES)
 
     def enter_loop(self) -> None:
         """Take the clock of the running loop."""

@@ -28,9 +28,11 @@ from turnlane.runtime.adapters import adapter_settings, open_ingress
 from turnlane.runtime.credentials import CredentialSource, choose_endpoint
 from turnlane.runtime.events import (
     CredentialsResolved,
+    DatagramTooLarge,
     Event,
     LaneLost,
     LaneReady,
+    MtuChanged,
     PeerDrained,
     SessionEnded,
     SessionReady,
@@ -46,6 +48,9 @@ from turnlane.telemetry import current_traceparent, span
 
 _REFUSALS = frozenset({"turn_unauthorized", "turn_wrong_credentials"})
 """Answers of a relay that make credentials worth resolving again."""
+
+HINT_INTERVAL = 60.0
+"""Seconds between two hints that datagrams are too large."""
 
 
 class LaneSlot:
@@ -86,6 +91,16 @@ class LaneSlot:
         """Return for how many seconds the lane as it is now has carried traffic."""
         return 0.0 if self.ready_at is None else now - self.ready_at
 
+    @property
+    def max_datagram(self) -> int:
+        """Bytes of the largest datagram that the lane as it is now bears; 0 without a lane."""
+        return 0 if self.lane is None else self.lane.max_datagram
+
+    @property
+    def too_large(self) -> int:
+        """Datagrams that the lane as it is now has refused as too large for its path."""
+        return 0 if self.lane is None else self.lane.too_large
+
     def send(self, batch: Batch, start: int, stop: int) -> None:
         """Send packets of `batch` over the lane as it is now."""
         if self.lane is not None:
@@ -113,6 +128,8 @@ class ClientSession:
         self.ended = anyio.Event()
         self.listen: tuple[str, int] = ("", 0)
         self.unsent = 0
+        self.mtu = 0
+        """Bytes of the largest datagram that every lane that is ready bears; 0 before that."""
         self.error: TurnlaneError | None = None
         self.lanes: list[LaneSlot] = []
         self._workspace = Workspace()
@@ -124,6 +141,7 @@ class ClientSession:
         self._scope = anyio.CancelScope()
         self._tasks: TaskGroup | None = None
         self._exhausted = 0
+        self._next_hint = 0.0
 
     @property
     def ready_lanes(self) -> int:
@@ -177,7 +195,9 @@ class ClientSession:
                 tasks.start_soon(self._keep, slot, membership, socket, source)
             await self.ready.wait()
             listen = join_host_port(*self.listen)
-            self._on_event(SessionReady(self.name, anyio.current_time(), listen, len(lanes)))
+            self._on_event(
+                SessionReady(self.name, anyio.current_time(), listen, len(lanes), self.mtu)
+            )
             self._enter(Stage.FORWARDING_LOOP)
             await self._pump(socket, lanes)
         if self.error is not None:
@@ -217,6 +237,7 @@ class ClientSession:
             except TurnlaneError as error:
                 failure = error
             slot.lane = None
+            self._follow_path()
             if not self.ready.is_set():
                 self._fail(failure)
                 return
@@ -258,8 +279,16 @@ class ClientSession:
                     self._membership.session_id.hex(),
                 )
             )
+            self._follow_path()
             if self.ready_lanes == len(self.lanes):
                 self.ready.set()
+
+        def on_too_large(size: int) -> None:
+            now = anyio.current_time()
+            if now >= self._next_hint:
+                self._next_hint = now + HINT_INTERVAL
+                mtu, count = slot.max_datagram, slot.too_large
+                self._on_event(DatagramTooLarge(self.name, now, slot.index, size, mtu, count))
 
         lane = Lane(
             LanePlan(
@@ -284,10 +313,20 @@ class ClientSession:
             on_drain=lambda: self._on_event(
                 PeerDrained(self.name, anyio.current_time(), slot.index)
             ),
+            on_path=self._follow_path,
+            on_too_large=on_too_large,
         )
         slot.lane = lane
         with span("lane", session_id=self.name, lane=slot.index, restarts=slot.restarts):
             await lane.run(on_ready)
+
+    def _follow_path(self) -> None:
+        """Keep to what the narrowest lane bears; a session without a ready lane keeps its word."""
+        mtu = min((slot.max_datagram for slot in self.lanes if slot.ready), default=self.mtu)
+        if mtu != self.mtu:
+            self.mtu = mtu
+            if self.ready.is_set():
+                self._on_event(MtuChanged(self.name, anyio.current_time(), mtu))
 
     def _security(self) -> Security | None:
         if self.profile.mode is PeerMode.PLAIN:

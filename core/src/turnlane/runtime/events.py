@@ -59,10 +59,31 @@ class LaneLost(Event):
 
 @dataclass(frozen=True)
 class SessionReady(Event):
-    """All lanes are up and the local end forwards."""
+    """All lanes are up and the local end forwards datagrams of at most `mtu` bytes."""
 
     listen: str
     lanes: int
+    mtu: int
+
+
+@dataclass(frozen=True)
+class MtuChanged(Event):
+    """The lanes that are ready bear datagrams of at most `mtu` bytes from now on."""
+
+    mtu: int
+
+
+@dataclass(frozen=True)
+class DatagramTooLarge(Event):
+    """A datagram of the local end was refused: it has `size` bytes and its lane bears `mtu`.
+
+    Told once a minute at most; `count` is how many a lane has refused since it was made.
+    """
+
+    lane: int
+    size: int
+    mtu: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -115,6 +136,20 @@ class PeerLost(Event):
     client_session: str
     lane: int
     reason: str
+
+
+@dataclass(frozen=True)
+class ReplyTooLarge(Event):
+    """A reply of an upstream was refused: it has `size` bytes and its lane bears `mtu`.
+
+    Told once a minute per session at most; `count` is how many the session has had.
+    """
+
+    client_session: str
+    lane: int
+    size: int
+    mtu: int
+    count: int
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,11 @@ class ClientHandle:
         """How many lanes carry traffic now."""
         return self._session.ready_lanes
 
+    @property
+    def mtu(self) -> int:
+        """Bytes of the largest datagram that fits, as things stand."""
+        return self._session.mtu
+
     async def stop(self) -> None:
         """End the session in order and wait until everything is released."""
         self._session.stop()

@@ -17,6 +17,7 @@ from turnlane.runtime.events import (
     PeerAccepted,
     PeerLost,
     PeerRefused,
+    ReplyTooLarge,
     ServerEnded,
     ServerReady,
     StageReached,
@@ -143,6 +144,13 @@ class Server(ABC):
     def peer_lost(self, session: str, lane: int, reason: str) -> None:
         """Tell of a lane that has ended."""
         self.on_event(PeerLost(self.name, anyio.current_time(), session, lane, reason))
+
+    def datagrams_too_large(
+        self, session: str, lane: int, size: int, max_datagram: int, count: int
+    ) -> None:
+        """Tell of replies that do not fit."""
+        now = anyio.current_time()
+        self.on_event(ReplyTooLarge(self.name, now, session, lane, size, max_datagram, count))
 
     def flow_failed(self, session: str, flow: int, error: TurnlaneError) -> None:
         """Tell of a flow whose upstream failed."""

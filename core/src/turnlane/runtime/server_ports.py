@@ -136,10 +136,12 @@ class ServerPorts:
     def counters(self) -> dict[str, int]:
         """Return what both ports have counted so far, without what is 0.
 
-        `dropped` are datagrams that the system did not take; the other names are those of
-        `DtlsServerStatistics`.
+        `dropped` are datagrams that the system did not take, `too_large` replies that the path of
+        their lane does not bear; the other names are those of `DtlsServerStatistics`.
         """
         counters: Counter[str] = Counter()
+        if self.peers is not None:
+            counters["too_large"] = self.peers.too_large
         for listener in self.listeners:
             counters["dropped"] += listener.socket.dropped
             counters.update(asdict(listener.dtls.statistics))

@@ -37,6 +37,7 @@ from turnlane.runtime.worker_channel import (
     Owned,
     PeerRefused,
     Released,
+    RepliesTooLarge,
     Serving,
     Start,
     Stop,
@@ -70,6 +71,12 @@ class ChannelObserver:
     def peer_lost(self, session: str, lane: int, reason: str) -> None:
         """Tell of a lane that has ended."""
         self._channel.send(LaneLost(session, lane, reason))
+
+    def datagrams_too_large(
+        self, session: str, lane: int, size: int, max_datagram: int, count: int
+    ) -> None:
+        """Tell of replies that do not fit."""
+        self._channel.send(RepliesTooLarge(session, lane, size, max_datagram, count))
 
     def flow_failed(self, session: str, flow: int, error: TurnlaneError) -> None:
         """Tell of a flow whose upstream failed."""

@@ -149,6 +149,16 @@ class LaneLost(msgspec.Struct, tag=True, frozen=True):
     reason: str
 
 
+class RepliesTooLarge(msgspec.Struct, tag=True, frozen=True):
+    """What `ServerObserver.datagrams_too_large` is told."""
+
+    session: str
+    lane: int
+    size: int
+    max_datagram: int
+    count: int
+
+
 class FlowFailed(msgspec.Struct, tag=True, frozen=True):
     """What `ServerObserver.flow_failed` is told."""
 
@@ -176,11 +186,12 @@ ToServer = (
     | LaneAccepted
     | PeerRefused
     | LaneLost
+    | RepliesTooLarge
     | FlowFailed
     | Logged
 )
 
-_ONLY_TOLD = (PeerRefused, FlowFailed, Logged, Counted)
+_ONLY_TOLD = (PeerRefused, RepliesTooLarge, FlowFailed, Logged, Counted)
 
 T = TypeVar("T")
 

@@ -42,6 +42,7 @@ from turnlane.runtime.worker_channel import (
     Owned,
     PeerRefused,
     Released,
+    RepliesTooLarge,
     Serving,
     Start,
     Stop,
@@ -213,6 +214,14 @@ class WorkerPool(Server):
                 self.peer_lost(message.session, message.lane, message.reason)
             case PeerRefused():
                 self.peer_refused(message.address, message.stage, message.code, message.message)
+            case RepliesTooLarge():
+                self.datagrams_too_large(
+                    message.session,
+                    message.lane,
+                    message.size,
+                    message.max_datagram,
+                    message.count,
+                )
             case FlowFailed():
                 told = message.failure
                 error = AdapterError(told.stage, told.code, told.message, told.advice)
