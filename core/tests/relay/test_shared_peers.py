@@ -5,7 +5,7 @@ from typing import Any
 import anyio
 import pytest
 
-from turnlane.api import Stage
+from turnlane.api import Batch, Stage
 from turnlane.proto.frames import ByeCode
 from turnlane.proto.lane_events import LaneRefused, PeerDraining, PeerLeft
 
@@ -314,3 +314,44 @@ async def test_what_a_full_link_sheds_is_counted_and_the_lane_lives(open_shared_
             )
         assert holder.peers.dropped <= 16
         assert len(holder.peers.lanes) == 1
+
+
+async def test_what_the_path_of_a_held_lane_does_not_bear_is_known_to_the_owner(
+    open_shared_ports: Any,
+) -> None:
+    async with open_shared_ports() as shared:
+        owner, holder = shared.ports
+        _, second = await joined(shared)
+        second.send(8, b"hello")
+        await shared.until(lambda: owner.upstream.sockets, second)
+        (upstream,) = owner.upstream.sockets
+        for port in shared.ports:  # the system of both has just heard of it
+            port.wires.largest = 600
+        fits = 600 - second.association.overhead - 4
+        upstream.say(bytes(1000))
+        await shared.until(lambda: owner.peers.too_large == 1, second)
+        assert owner.told.too_large == [(1, 1000, fits, 1)]
+        assert holder.wires.too_large == 1
+        upstream.say(bytes(fits + 1))
+        await shared.until(lambda: owner.peers.too_large == 2, second)
+        assert holder.wires.too_large == 1  # it was not even passed on
+        upstream.say(bytes(fits))
+        await shared.until(lambda: second.payloads, second)
+        assert second.payloads == [(8, bytes(fits))]
+
+
+async def test_of_a_burst_to_a_held_lane_only_what_is_too_large_stays_behind(
+    open_shared_ports: Any,
+) -> None:
+    async with open_shared_ports() as shared:
+        owner, _ = shared.ports
+        _, second = await joined(shared)
+        (lane,) = [each for key, each in owner.peers.lanes.items() if key[0] is shared.links[0, 1]]
+        lane.max_datagram = 100
+        batch = Batch()
+        for size in (101, 10, 100, 200, 300, 20):
+            batch.append(bytes([size % 256]) * size, 3)
+        lane.send(batch, 0, 5)
+        await shared.until(lambda: len(second.payloads) == 2, second)
+        assert [len(payload) for _, payload in second.payloads] == [10, 100]
+        assert (lane.too_large, owner.peers.too_large) == (3, 3)
