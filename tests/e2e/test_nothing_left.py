@@ -20,7 +20,7 @@ from turnlane.net.relayed_path import RelayedPath
 from turnlane.plugins.manager import PluginManager
 from turnlane.proto.lane_client import LaneClient
 from turnlane.proto.stun import Method
-from turnlane.runtime import server
+from turnlane.runtime import server_ports
 from turnlane.runtime.events import CredentialsResolved, Event, LaneReady, PeerLost, StageReached
 from turnlane.runtime.host import Host
 from turnlane.runtime.peer_link import PeerLink, join_host_port, new_token
@@ -60,7 +60,7 @@ def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     shorten(monkeypatch, DtlsAssociation.client, handshake_timeout=2.5)
     shorten(monkeypatch, LaneClient.__init__, timeout=2.5)
     monkeypatch.setattr(relayed_path, "RELEASE_TIMEOUT", 0.3)
-    monkeypatch.setattr(server, "DRAIN", 0.2)
+    monkeypatch.setattr(server_ports, "DRAIN", 0.2)
 
 
 class Trigger:
