@@ -138,6 +138,7 @@ async def test_one_session_over_all_workers_outlives_any_that_does_not_own_it(
     async with spread(event_log) as run:
         client, owner = await run.connect(LANES)
         assert run.stand.server.sessions == 1
+        before = run.stand.server.counters["handshakes_completed"]
         names = [f"peer{number}" for number in range(LANES)]
         async with local_peers(client.listen, *names) as peers:
             for _ in range(3):
@@ -163,8 +164,9 @@ async def test_one_session_over_all_workers_outlives_any_that_does_not_own_it(
             await echoed(peers)
             assert len(run.stand.echo.sources) == LANES  # the upstream saw nothing of it
             assert not any(peer.strays for peer in peers)
-        again = LANES + len(lost_lanes(event_log, client, mark))
-        await eventually(lambda: run.stand.server.counters["handshakes_completed"] == again)
+        # What the dead worker had counted still counts.
+        again = before + len(set(lost_lanes(event_log, client, mark)))
+        await eventually(lambda: run.stand.server.counters["handshakes_completed"] >= again)
         await client.stop()
         await eventually(lambda: run.stand.server.sessions == 0)
 
