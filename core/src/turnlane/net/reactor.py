@@ -25,7 +25,7 @@ LONGEST_NAP = 100e-6
 _SMALL = 4
 """Datagrams a wake-up, on average: above, batches are good without a nap."""
 
-_FREQUENT = 12_000.0
+_FREQUENT = 9_000.0
 """Wake-ups a second below which a nap of `LONGEST_NAP` finds hardly anything more."""
 
 _SHARP_NAP, _BLUNT_NAP = 70e-6, 40e-6
