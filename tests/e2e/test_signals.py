@@ -14,7 +14,7 @@ from turnlane.api import RelayTransport
 from turnlane_lab.stand import Stand
 from turnlane_tests.leaks import entries
 from turnlane_tests.local_peers import local_peers
-from turnlane_tests.programs import STEP, Entry, Program, Shell
+from turnlane_tests.programs import STEP, Entry, Program, Shell, children
 
 # The programs choose their backend themselves; the stand beside them needs only one.
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
@@ -69,13 +69,14 @@ async def echo_through(listen: str, name: str) -> None:
 
 
 def sockets_of(pid: int) -> int:
-    """Count the sockets that a process has open."""
+    """Count the sockets that a process and its workers have open."""
     count = 0
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            count += os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:")
-        except FileNotFoundError:
-            continue
+    for each in (pid, *children(pid)):
+        for name in os.listdir(f"/proc/{each}/fd"):
+            try:
+                count += os.readlink(f"/proc/{each}/fd/{name}").startswith("socket:")
+            except FileNotFoundError:
+                continue
     return count
 
 

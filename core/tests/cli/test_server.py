@@ -44,7 +44,7 @@ def test_every_option_reaches_the_profile(run, profiles, tmp_path) -> None:
     run(
         *CONNECT, "--listen", "127.0.0.1:1", "--egress", "other", "--identity", tmp_path / "keys",
         "--legacy-listen", "127.0.0.1:2", "--advertise", "h", "--handshake-timeout", "250ms",
-        "--idle-timeout", "1h", "--max-sessions", "5",
+        "--idle-timeout", "1h", "--max-sessions", "5", "--workers", "7",
     )  # fmt: skip
     profile = profiles[0]
     assert (profile.listen, profile.connect) == ("127.0.0.1:1", "192.0.2.9:51820")
@@ -52,6 +52,20 @@ def test_every_option_reaches_the_profile(run, profiles, tmp_path) -> None:
     assert (profile.identity, profile.advertise) == (tmp_path / "keys", "h")
     assert (profile.handshake_timeout, profile.idle_timeout) == (0.25, 3600.0)
     assert (profile.max_sessions, profile.open_access) == (5, False)
+    assert profile.workers == 7
+
+
+@pytest.mark.parametrize(
+    ("processors", "shared", "workers"),
+    [(3, True, 3), (1, True, 1), (3, False, 1), (200, True, 64)],
+)
+def test_there_is_a_worker_for_each_processor_where_the_port_can_be_shared(
+    run, profiles, monkeypatch, *, processors, shared, workers
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(processors)), raising=False)
+    monkeypatch.setattr("turnlane.net.shared_port.can_share", lambda: shared)
+    run(*CONNECT)
+    assert profiles[0].workers == workers
 
 
 def test_the_defaults_are_those_of_the_profile(run, profiles, identity) -> None:

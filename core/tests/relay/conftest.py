@@ -8,6 +8,7 @@ from secrets import token_bytes
 from typing import Any, Generic, TypeVar
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from turnlane.api import AdapterError, Batch, DatagramSocket, Secret, Stage, TurnlaneError
@@ -19,10 +20,12 @@ from turnlane.proto.frames import Datagram, datagram_flow
 from turnlane.proto.hello import EXPORTER_LABEL, EXPORTER_SIZE, HelloParameters
 from turnlane.proto.lane_client import LaneClient
 from turnlane.proto.lane_events import ClientEvent, LaneEstablished
+from turnlane.relay.lane_link import LaneLink, link_pair
 from turnlane.relay.legacy_peers import LegacyPeers
 from turnlane.relay.listener import Listener
 from turnlane.relay.server_session import ServerSession
 from turnlane.relay.session_peers import SessionPeers, SessionTerms
+from turnlane.relay.shared_peers import Nobody, Owner, SharedPeers
 from turnlane.relay.workspace import Workspace
 
 TOKEN = Secret(b"the token of this server")
@@ -374,6 +377,112 @@ def open_legacy_port() -> Callable[..., AbstractAsyncContextManager[Port[LegacyP
             )
             yield port
             port.peers.close(port.now)
+            tasks.cancel_scope.cancel()
+
+    return opened
+
+
+class Census:
+    """Who owns which session, for ports in one process; `hold` keeps the answers back."""
+
+    def __init__(self, here: int, owners: dict[bytes, int]) -> None:
+        self.asked: list[tuple[bytes, bool]] = []
+        self.told_deserted: list[tuple[bytes, ...]] = []
+        self.full = False
+        self.held: list[Callable[[], None]] | None = None
+        self._here = here
+        self._owners = owners
+
+    def claim(self, session_id: bytes, *, new: bool, answer: Callable[[Owner], None]) -> None:
+        self.asked.append((session_id, new))
+        if self.held is None:
+            answer(self.owner(session_id, new))
+        else:
+            self.held.append(lambda: answer(self.owner(session_id, new)))
+
+    def owner(self, session_id: bytes, new: bool) -> Owner:
+        if session_id not in self._owners:
+            if not new:
+                return Nobody.UNKNOWN
+            if self.full:
+                return Nobody.FULL
+            self._owners[session_id] = self._here
+        return self._owners[session_id]
+
+    def release(self, session_id: bytes) -> None:
+        if self._owners.get(session_id) == self._here:
+            del self._owners[session_id]
+
+    def deserted(self, session_ids: tuple[bytes, ...]) -> None:
+        self.told_deserted.append(session_ids)
+
+
+@dataclass
+class SharedPorts:
+    """Ports of one server in several processes, as far as one process can show that."""
+
+    ports: list[Port[SessionPeers]]
+    owners: dict[bytes, int]
+    census: list[Census]
+    links: dict[tuple[int, int], LaneLink]
+
+    async def until(self, holds: Callable[[], object], *clients: "PortClient") -> None:
+        """Move datagrams and messages until something is so."""
+        with anyio.fail_after(5.0):
+            while not holds():
+                for client in clients:
+                    client.settle()
+                await anyio.lowlevel.checkpoint()
+        for client in clients:
+            client.settle()
+
+    async def join(self, client: "PortClient", *arguments: Any, lane: int = 0) -> "PortClient":
+        """Have a client join a session, and confirm the welcome."""
+        client.handshake().greet(*arguments, lane=lane)
+        await self.until(lambda: client.events, client)
+        assert isinstance(client.events[0], LaneEstablished), client.events
+        assert client.lane is not None
+        client.lane.handle_timer(client.port.now)
+        client.settle()
+        return client
+
+
+@pytest.fixture
+def open_shared_ports() -> Callable[..., AbstractAsyncContextManager[SharedPorts]]:
+    """Give `async with open_shared_ports() as shared`: two ports with a link between them."""
+
+    @asynccontextmanager
+    async def opened(*, max_sessions: int = 8) -> AsyncIterator[SharedPorts]:
+        terms = SessionTerms(TOKEN, 5.0, 1800.0, max_sessions, 16_000)
+        shared = SharedPorts([], {}, [], {})
+        async with anyio.create_task_group() as tasks:
+            for here in range(2):
+                census = Census(here, shared.owners)
+                port: Port[SessionPeers] = Port(
+                    lambda port, here=here, census=census: SharedPeers(
+                        terms,
+                        port.dtls,
+                        port.upstream,
+                        tasks,
+                        port=port.wires,
+                        workspace=port.workspace,
+                        observer=port.told,
+                        random_bytes=token_bytes,
+                        here=here,
+                        census=census,
+                    )
+                )
+                shared.ports.append(port)
+                shared.census.append(census)
+            for here, end in enumerate(link_pair()):
+                port = shared.ports[here]
+                link = shared.links[here, 1 - here] = LaneLink(end, port.workspace.received)
+                assert isinstance(port.peers, SharedPeers)
+                tasks.start_soon(port.peers.run_link, 1 - here, link)
+            await anyio.wait_all_tasks_blocked()
+            yield shared
+            for port in shared.ports:
+                port.peers.close(port.now)
             tasks.cancel_scope.cancel()
 
     return opened

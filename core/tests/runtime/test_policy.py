@@ -18,6 +18,7 @@ from turnlane.api import (
 )
 from turnlane.net.identity import Pin
 from turnlane.plugins.manager import PluginManager
+from turnlane.runtime import policy
 from turnlane.runtime.peer_link import PeerLink
 from turnlane.runtime.policy import validate_client, validate_server
 from turnlane.runtime.profiles import ClientProfile, PeerMode, ProviderProfile, ServerProfile
@@ -158,6 +159,8 @@ def test_a_sound_client_passes(changes: dict[str, Any]) -> None:
         ({"listen": "[::1"}, "invalid_listen"),
         ({"legacy_listen": "x"}, "invalid_legacy_listen"),
         ({"max_sessions": 0}, "invalid_max_sessions"),
+        ({"workers": 0}, "invalid_workers"),
+        ({"workers": 65}, "invalid_workers"),
         ({"idle_timeout": 0.0}, "invalid_idle_timeout"),
         ({"handshake_timeout": -1.0}, "invalid_handshake_timeout"),
         ({"egress": "chooser", "legacy_listen": "127.0.0.1:1"}, "legacy_with_client_choice"),
@@ -173,10 +176,19 @@ def test_a_server_that_contradicts_itself_is_refused(changes: dict[str, Any], co
     assert caught.value.stage == "policy_validate"
 
 
+def test_several_workers_need_a_system_that_shares_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "can_share", lambda: False)
+    validate_server(server(workers=1), PLUGINS)
+    with pytest.raises(UnavailableError) as caught:
+        validate_server(server(workers=2), PLUGINS)
+    assert caught.value.code == "workers_unavailable"
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {},
+        {"workers": 64},
         {"token": None, "open_access": True},
         {"legacy_listen": "127.0.0.1:0"},
         {"egress": "chooser"},

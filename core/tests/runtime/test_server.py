@@ -193,7 +193,8 @@ async def test_a_port_that_breaks_ends_the_server_with_its_failure(
             tasks.start_soon(bench.server.run)
             await bench.server.ready.wait()
             await anyio.wait_all_tasks_blocked()
-            listening = bench.server._listeners[which].socket
+            assert bench.server.ports is not None
+            listening = bench.server.ports.listeners[which].socket
             trouble(listening._socket).reading.append(errno.ENETDOWN)
             port = listening.local_address
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:

@@ -148,3 +148,8 @@ class Shell:
         path.write_text(text)
         path.chmod(mode)
         return path
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started and that have not ended (Linux)."""
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

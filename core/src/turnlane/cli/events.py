@@ -26,6 +26,8 @@ EVENTS: dict[type[events.Event], tuple[int, str]] = {
     events.PeerLost: (logging.INFO, "peer_lost"),
     events.ReplyTooLarge: (logging.WARNING, "reply_too_large"),
     events.FlowFailed: (logging.WARNING, "flow_failed"),
+    events.WorkerLost: (logging.WARNING, "worker_lost"),
+    events.WorkerReplaced: (logging.INFO, "worker_replaced"),
     events.ServerEnded: (logging.INFO, "server_ended"),
 }
 """The level and the name in the log of each kind of event."""
@@ -143,6 +145,14 @@ def _of_server(event: events.Event) -> dict[str, object]:
                 **_failure(event.error, "failed"),
                 "flow": event.flow,
             }
+        case events.WorkerLost():
+            return {
+                **_failure(event.error, "restarting"),
+                "worker": event.worker,
+                "backoff": event.backoff,
+            }
+        case events.WorkerReplaced():
+            return {"result": "ok", "worker": event.worker}
         case events.ServerEnded():
             return {**_end(event.error), "counters": event.counters or None}
         case _:

@@ -87,6 +87,14 @@ def server(
     max_sessions: Annotated[
         int, options.option("--max-sessions", metavar="N", help="How many sessions at once.")
     ] = 256,
+    workers: Annotated[
+        int | None,
+        options.option(
+            "--workers",
+            metavar="N",
+            help="How many processes serve.  [default: one for each processor it may use]",
+        ),
+    ] = None,
     strict_plugins: options.StrictPlugins = False,
     json: options.Json = False,
     log_format: options.LogFormat = "console",
@@ -133,6 +141,7 @@ def server(
         handshake_timeout=handshake_timeout,
         idle_timeout=idle_timeout,
         max_sessions=max_sessions,
+        workers=_processors() if workers is None else workers,
     )
 
     def announce(handle: "ServerHandle") -> None:
@@ -183,6 +192,16 @@ def link(
         write_json({"peer_link": found, "peer_link_file": str(path)})
     else:
         write_line(found)
+
+
+def _processors() -> int:
+    """Return how many workers there are unless told: one where they could not share the port."""
+    import os
+
+    from turnlane.net.shared_port import can_share
+    from turnlane.runtime.policy import MAX_WORKERS
+
+    return min(len(os.sched_getaffinity(0)), MAX_WORKERS) if can_share() else 1
 
 
 def _token(ctx: typer.Context, folder: Path) -> Secret[str] | None:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from turnlane.api.errors import TurnlaneError
+from turnlane.api.secrets import Secret
 from turnlane.api.stages import Stage
 
 IDENTITY_FILE = "identity.pem"
@@ -79,7 +80,7 @@ class Pin:
 
 
 class Identity:
-    """A private key with its certificate. The key is never printed; only `save` writes it."""
+    """A private key with its certificate. The key is never printed."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         """Join a key and the certificate of its public half; `ValueError` if they do not match."""
@@ -134,11 +135,7 @@ class Identity:
                 f"if nobody can have read it: chmod 600 {path}; else make a new identity",
             )
         try:
-            key = serialization.load_pem_private_key(text, password=None)
-            certificate = x509.load_pem_x509_certificate(text)
-            if not isinstance(key, ec.EllipticCurvePrivateKey):
-                raise ValueError("the key is no elliptic-curve key")
-            return cls(key, certificate)
+            return cls.from_pem(Secret(text))
         except (ValueError, TypeError):
             # What a parser says about a broken key file may quote it: the cause is not passed on.
             raise _error(
@@ -146,6 +143,15 @@ class Identity:
                 f"{path} does not hold a P-256 key with its certificate",
                 "restore it, or make a new identity with: turnlane identity new",
             ) from None
+
+    @classmethod
+    def from_pem(cls, text: Secret[bytes]) -> Self:
+        """Read what `to_pem` wrote; raises `ValueError` or `TypeError`, which may quote the key."""
+        key = serialization.load_pem_private_key(text.reveal(), password=None)
+        certificate = x509.load_pem_x509_certificate(text.reveal())
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ValueError("the key is no elliptic-curve key")
+        return cls(key, certificate)
 
     @classmethod
     def load_or_create(cls, directory: Path, now: float) -> Self:
@@ -175,7 +181,7 @@ class Identity:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
                 with os.fdopen(descriptor, "wb") as file:
-                    file.write(self._pem())
+                    file.write(self.to_pem().reveal())
                     file.flush()
                     os.fsync(file.fileno())
                 if replace:
@@ -208,13 +214,14 @@ class Identity:
     def __repr__(self) -> str:
         return f"Identity(pin={str(self._pin)!r})"
 
-    def _pem(self) -> bytes:
+    def to_pem(self) -> Secret[bytes]:
+        """Return private key and certificate as one text."""
         key = self._key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        return key + self._certificate.public_bytes(serialization.Encoding.PEM)
+        return Secret(key + self._certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _error(code: str, message: str, advice: str = "") -> TurnlaneError:

@@ -14,9 +14,10 @@ from turnlane.api.batch import Batch
 from turnlane.api.errors import AdapterError, TransportError
 from turnlane.api.stages import Stage
 from turnlane.net.datagrams import datagrams_of
-from turnlane.net.path_mtu import forbid_fragments, largest_payload_to
+from turnlane.net.path_mtu import largest_payload_to
 from turnlane.net.reactor import Readiness
-from turnlane.net.system import SocketAddress, open_socket, plain_address, reason, resolve
+from turnlane.net.shared_port import open_port
+from turnlane.net.system import SocketAddress, plain_address, reason
 
 MAX_PEERS = 4096
 """Peers that one socket remembers; beyond, the one silent for longest is forgotten."""
@@ -233,19 +234,7 @@ class ListeningUdpSocket(BatchSocket):
     @classmethod
     async def bind(cls, host: str, port: int) -> "ListeningUdpSocket":
         """Bind to an address; raises `TransportError` at `listen`."""
-        family, address = await resolve(
-            host, port, socket.SOCK_DGRAM, stage=Stage.LISTEN, code="listen_name_unresolved"
-        )
-        try:
-            opened = open_socket(family, socket.SOCK_DGRAM, bind=address)
-        except OSError as error:
-            raise TransportError(
-                Stage.LISTEN,
-                "listen_failed",
-                f"cannot listen on {host} port {port}: {reason(error)}",
-                "choose another address with --listen, or stop what uses this one",
-            ) from None
-        forbid_fragments(opened)
+        (opened,) = await open_port(host, port)
         return cls(opened)
 
     def address(self, number: int) -> SocketAddress:

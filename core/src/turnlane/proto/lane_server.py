@@ -149,6 +149,21 @@ class LaneServer:
             self._control.receive(record, now)
             self._follow(self._control)
 
+    def greeting(self, record: Record) -> Hello | None:
+        """Return the hello in `record` where the lane waits for one and nothing speaks against it.
+
+        What only its session can tell, and what `receive` has to refuse, is left to `receive`.
+        """
+        if self.state is not ServerState.WAITING:
+            return None
+        try:
+            message = parse_message_untrusted(bytes(record))
+        except SessionProtocolError:
+            return None
+        if not isinstance(message, Hello) or self._refusal(message) is not None:
+            return None
+        return message
+
     def drain(self, deadline: float, now: float) -> None:
         """Tell the client, until it leaves, that the server ends at `deadline`."""
         if self._control is not None:
@@ -204,13 +219,16 @@ class LaneServer:
         if not isinstance(message, Hello):
             self._reject(Refusal(RejectCode.MALFORMED), None, now)
             return
-        refusal = self._check_token(message) or self._directory.refuse(message)
+        refusal = self._refusal(message)
         if refusal is not None:
             self._reject(refusal, message, now)
         elif HelloFlag.SESSION_PROOF in message.flags:
             self._join_session(message, now)
         else:
             self._create_session(message, now)
+
+    def _refusal(self, hello: Hello) -> Refusal | None:
+        return self._check_token(hello) or self._directory.refuse(hello)
 
     def _check_token(self, hello: Hello) -> Refusal | None:
         """Check what comes before anything that is known about sessions."""

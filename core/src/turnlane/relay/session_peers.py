@@ -1,6 +1,6 @@
 """The peers of the server's main port: each proves the token, then joins or makes a session."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import anyio
@@ -16,7 +16,14 @@ from turnlane.net.dtls import DtlsAssociation, State
 from turnlane.net.dtls_server import DtlsServer
 from turnlane.net.system import SocketAddress
 from turnlane.proto.frames import ByeCode
-from turnlane.proto.hello import SECRET_SIZE, Feature, Hello, WelcomeTerms
+from turnlane.proto.hello import (
+    EXPORTER_LABEL,
+    EXPORTER_SIZE,
+    SECRET_SIZE,
+    Feature,
+    Hello,
+    WelcomeTerms,
+)
 from turnlane.proto.lane_events import (
     LaneAccepted,
     LaneFailed,
@@ -26,10 +33,12 @@ from turnlane.proto.lane_events import (
     ServerEvent,
 )
 from turnlane.proto.lane_health import LaneDead
+from turnlane.proto.lane_server import LaneServer
 from turnlane.proto.refusals import Refusal, RejectCode
-from turnlane.relay.listener import ServerObserver, ServerPort, shown
-from turnlane.relay.server_lane import LAYOUT, ServerLane
+from turnlane.relay.listener import ServerObserver, ServerPort
+from turnlane.relay.server_lane import ServerLane
 from turnlane.relay.server_session import ServerSession
+from turnlane.relay.session_lane import LAYOUT, PeerLane, SessionLane
 from turnlane.relay.workspace import Workspace
 
 MAX_LANES = 64
@@ -57,7 +66,7 @@ class SessionTerms:
 
 
 class SessionPeers:
-    """Holds the lanes by address and the sessions by id.
+    """Holds the lanes by their peer's address and the sessions by id.
 
     `left` is set when, after `drain`, the last lane has gone.
     """
@@ -77,7 +86,7 @@ class SessionPeers:
         random_bytes: Callable[[int], bytes],
     ) -> None:
         self.sessions: dict[bytes, ServerSession] = {}
-        self.lanes: dict[SocketAddress, ServerLane] = {}
+        self.lanes: dict[Hashable, PeerLane] = {}
         self.draining = False
         self.too_large = 0
         """Replies of all sessions that the path of their lane does not bear."""
@@ -91,7 +100,7 @@ class SessionPeers:
         self._observer = observer
         self._random_bytes = random_bytes
         # In order of arrival, so that the oldest is the first.
-        self._greeting: dict[SocketAddress, ServerLane] = {}
+        self._greeting: dict[Hashable, PeerLane] = {}
         self._now = 0.0
 
     # turnlane.relay.listener.PeerHandler
@@ -100,43 +109,38 @@ class SessionPeers:
         """Wait for the hello of a peer whose handshake has completed."""
         if association.state is not State.ESTABLISHED:
             return  # it ended within the datagram that completed it; its end is told next
-        if len(self._greeting) >= MAX_GREETING:
-            self._evict(next(iter(self._greeting.values())), now)
-        lane = ServerLane(
-            address,
-            association,
-            token=self._terms.token,
-            directory=self,
-            terms=WelcomeTerms(
-                max_datagram=self._terms.max_datagram,
-                idle_timeout=self._terms.idle_timeout,
-                features=Feature.PATH_PROBES,
+        exporter = association.export(EXPORTER_LABEL, EXPORTER_SIZE)
+        self._admit(
+            ServerLane(
+                address,
+                association,
+                self._protocol(exporter),
+                dtls=self._dtls,
+                port=self._port,
+                workspace=self._workspace,
+                on_too_large=self._count_too_large,
+                now=now,
             ),
-            hello_timeout=self._terms.hello_timeout,
-            port=self._port,
-            workspace=self._workspace,
-            on_too_large=self._count_too_large,
-            now=now,
+            now,
         )
-        self.lanes[address] = self._greeting[address] = lane
 
-    def carried(self, address: SocketAddress, batch: Batch, now: float) -> None:
+    def carried(self, key: Hashable, batch: Batch, now: float) -> None:
         """Pass payload to its lane."""
-        lane = self.lanes.get(address)
+        lane = self.lanes.get(key)
         if lane is not None:
             lane.carry(batch, now)
 
-    def received(self, address: SocketAddress, records: list[bytes], now: float) -> None:
+    def received(self, key: Hashable, records: list[bytes], now: float) -> None:
         """Pass the records of one datagram to their lane."""
-        lane = self.lanes.get(address)
+        lane = self.lanes.get(key)
         if lane is not None:
             self._now = now
             lane.receive(records, now)
             self._settle(lane, now)
 
-    def closed(self, address: SocketAddress, reason: str, now: float) -> None:
+    def closed(self, key: Hashable, reason: str, now: float) -> None:
         """Forget the lane of an association that has ended."""
-        lane = self.lanes.get(address)
+        lane = self.lanes.get(key)
         if lane is not None:
             self._lose(lane, reason, now, tell=None)
 
@@ -209,22 +213,42 @@ class SessionPeers:
             session.close()
         self.sessions.clear()
 
-    def _settle(self, lane: ServerLane, now: float) -> None:
+    def _protocol(self, exporter: bytes) -> LaneServer:
+        terms = self._terms
+        return LaneServer(
+            exporter=exporter,
+            token=terms.token,
+            directory=self,
+            terms=WelcomeTerms(
+                max_datagram=terms.max_datagram,
+                idle_timeout=terms.idle_timeout,
+                features=Feature.PATH_PROBES,
+            ),
+            timeout=terms.hello_timeout,
+        )
+
+    def _admit(self, lane: PeerLane, now: float) -> None:
+        """Wait for a lane's hello; the oldest one that waits gives way where too many do."""
+        if len(self._greeting) >= MAX_GREETING:
+            self._evict(next(iter(self._greeting.values())), now)
+        self.lanes[lane.key] = self._greeting[lane.key] = lane
+
+    def _settle(self, lane: PeerLane, now: float) -> None:
         while (event := lane.next_event()) is not None:
             self._on_event(lane, event, now)
         lane.flush()
 
-    def _on_event(self, lane: ServerLane, event: ServerEvent, now: float) -> None:
+    def _on_event(self, lane: PeerLane, event: ServerEvent, now: float) -> None:
         match event:
             case LaneAccepted():
                 self._join(lane, event, now)
             case LaneRejected():
                 self._observer.peer_refused(
-                    shown(lane.address), Stage.SESSION_HELLO, event.code, event.reason
+                    lane.name, Stage.SESSION_HELLO, event.code, event.reason
                 )
             case LaneFailed():
                 self._observer.peer_refused(
-                    shown(lane.address), Stage.SESSION_HELLO, event.code, event.error().message
+                    lane.name, Stage.SESSION_HELLO, event.code, event.error().message
                 )
                 self._lose(lane, event.code, now, tell=None)
             case LaneReleased():
@@ -237,24 +261,25 @@ class SessionPeers:
             case LaneDead():
                 self._lose(lane, "silent", now, tell=None)
 
-    def _join(self, lane: ServerLane, event: LaneAccepted, now: float) -> None:
-        self._greeting.pop(lane.address, None)
+    def _join(self, lane: PeerLane, event: LaneAccepted, now: float) -> None:
+        assert isinstance(lane, SessionLane)  # no other has a protocol that tells of it
+        self._greeting.pop(lane.key, None)
         session = self.sessions[event.session_id]
         lane.session = session
         lane.index = event.lane
         session.resumable = session.resumable or not event.new_session
         replaced = session.attach(event.lane, lane)
-        if isinstance(replaced, ServerLane):
+        if isinstance(replaced, SessionLane):
             self._lose(replaced, "replaced", now, tell=ByeCode.LANE_REPLACED)
         self._observer.peer_accepted(
-            shown(lane.address),
+            lane.name,
             event.session_id.hex(),
             event.lane,
             new_session=event.new_session,
             traceparent=event.traceparent,
         )
 
-    def _count_too_large(self, lane: ServerLane, count: int, size: int) -> None:
+    def _count_too_large(self, lane: SessionLane, count: int, size: int) -> None:
         """Count replies that do not fit the path of their lane, and say so now and then."""
         self.too_large += count
         session, now = lane.session, self._workspace.clock()
@@ -267,16 +292,16 @@ class SessionPeers:
                 session.session_id.hex(), lane.index, size, lane.max_datagram, session.too_large
             )
 
-    def _evict(self, lane: ServerLane, now: float) -> None:
+    def _evict(self, lane: PeerLane, now: float) -> None:
         self._observer.peer_refused(
-            shown(lane.address),
+            lane.name,
             Stage.SESSION_HELLO,
             "evicted",
             "more peers without a session than the server has room for",
         )
         self._lose(lane, "evicted", now, tell=None)
 
-    def _lose(self, lane: ServerLane, reason: str, now: float, *, tell: ByeCode | None) -> None:
+    def _lose(self, lane: PeerLane, reason: str, now: float, *, tell: ByeCode | None) -> None:
         """Let go of a lane; `tell` says bye to its client."""
         session = lane.session
         if session is not None:
@@ -284,14 +309,13 @@ class SessionPeers:
             self._observer.peer_lost(session.session_id.hex(), lane.index, reason)
         if tell is not None:
             lane.close(tell, now)
-        elif session is not None:
+        elif session is not None and isinstance(lane, SessionLane):
             session.detach(lane.index, lane, now)
             lane.session = None
-        if self.lanes.get(lane.address) is lane:
-            del self.lanes[lane.address]
-            self._greeting.pop(lane.address, None)
-            if self._dtls.association(lane.address) is lane.association:
-                self._dtls.drop(lane.address)
+        if self.lanes.get(lane.key) is lane:
+            del self.lanes[lane.key]
+            self._greeting.pop(lane.key, None)
+            lane.release()
         if session is not None and not session.lanes and not session.resumable:
             self._end(session, reason, now, tell=ByeCode.SESSION_CLOSED)
         if self.draining and not self.lanes:
@@ -299,7 +323,7 @@ class SessionPeers:
 
     def _end(self, session: ServerSession, reason: str, now: float, *, tell: ByeCode) -> None:
         for lane in list(session.lanes.values()):
-            if isinstance(lane, ServerLane):
+            if isinstance(lane, SessionLane):
                 self._lose(lane, reason, now, tell=tell)
         session.close()
         self.sessions.pop(session.session_id, None)

@@ -162,6 +162,25 @@ class FlowFailed(Event):
 
 
 @dataclass(frozen=True)
+class WorkerLost(Event):
+    """A worker of the server has died, and its sessions with it; another follows.
+
+    It starts after `backoff` seconds.
+    """
+
+    worker: int
+    error: TurnlaneError
+    backoff: float
+
+
+@dataclass(frozen=True)
+class WorkerReplaced(Event):
+    """Another worker serves in the place of one that had died."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
 class ServerEnded(Event):
     """The server is over and has released everything."""
 

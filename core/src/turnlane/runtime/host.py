@@ -25,7 +25,7 @@ from turnlane.runtime.events import Event
 from turnlane.runtime.failures import is_again
 from turnlane.runtime.profiles import ClientProfile, ProviderProfile, ServerProfile
 from turnlane.runtime.resolver import Resolver
-from turnlane.runtime.server import TunnelServer
+from turnlane.runtime.server import Server, TunnelServer
 
 
 class NobodyToAsk:
@@ -82,7 +82,7 @@ class ClientHandle:
 class ServerHandle:
     """A running tunnel server."""
 
-    def __init__(self, server: TunnelServer) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
 
     @property
@@ -104,7 +104,7 @@ class ServerHandle:
     @property
     def sessions(self) -> int:
         """How many sessions there are now."""
-        return 0 if self._server.peers is None else len(self._server.peers.sessions)
+        return self._server.sessions
 
     @property
     def counters(self) -> dict[str, int]:
@@ -192,16 +192,20 @@ class Host:
 
     async def start_server(self, profile: ServerProfile) -> ServerHandle:
         """Start a tunnel server and return when it listens; raises as `start_client`."""
-        server = TunnelServer(
+        self._entered()
+        server = _kind_of_server(profile)(
             profile, self.plugins, on_event=self._on_event, wall_time=self._wall_time
         )
         await self._start(server)
         return ServerHandle(server)
 
-    async def _start(self, started: ClientSession | TunnelServer) -> None:
+    def _entered(self) -> TaskGroup:
         if self._tasks is None:
             raise RuntimeError("the host is used inside `async with`")
-        self._tasks.start_soon(started.run)
+        return self._tasks
+
+    async def _start(self, started: ClientSession | Server) -> None:
+        self._entered().start_soon(started.run)
         try:
             async with anyio.create_task_group() as race:
 
@@ -219,6 +223,14 @@ class Host:
         if started.error is not None:
             await started.ended.wait()
             raise started.error
+
+
+def _kind_of_server(profile: ServerProfile) -> type[Server]:
+    if profile.workers == 1:
+        return TunnelServer
+    from turnlane.runtime.worker_pool import WorkerPool  # noqa: PLC0415 - few are so large
+
+    return WorkerPool
 
 
 def _drop(_event: Event) -> None:

@@ -4,12 +4,16 @@ import ipaddress
 from collections.abc import Iterable
 
 from turnlane.api import AdapterDescriptor, PolicyError, TrafficClass, UnavailableError
+from turnlane.net.shared_port import can_share
 from turnlane.plugins.manager import Pair, PluginManager
 from turnlane.runtime.peer_link import split_host_port
 from turnlane.runtime.profiles import ClientProfile, PeerMode, ServerProfile
 
 MAX_CONNECTIONS = 64
 """Lanes of one session; the protocol could name more, no relay should be asked for them."""
+
+MAX_WORKERS = 64
+"""Processes of one server; each pair of them is linked."""
 
 
 def validate_client(profile: ClientProfile, plugins: PluginManager) -> AdapterDescriptor:
@@ -102,6 +106,18 @@ def validate_server(profile: ServerProfile, plugins: PluginManager) -> AdapterDe
         )
     if profile.max_sessions < 1:
         raise PolicyError("invalid_max_sessions", "a server needs room for at least one session")
+    if not 1 <= profile.workers <= MAX_WORKERS:
+        raise PolicyError(
+            "invalid_workers",
+            f"a server has from 1 to {MAX_WORKERS} workers",
+            "leave --workers out for one on each processor",
+        )
+    if profile.workers > 1 and not can_share():
+        raise UnavailableError(
+            "workers_unavailable",
+            "this system does not keep a client at one of several processes",
+            "use --workers 1",
+        )
     for name, value in (
         ("handshake-timeout", profile.handshake_timeout),
         ("idle-timeout", profile.idle_timeout),

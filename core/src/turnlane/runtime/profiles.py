@@ -82,7 +82,8 @@ class ServerProfile(msgspec.Struct, frozen=True, kw_only=True):
 
     The egress is told `egress_settings` and `egress_text_settings` as a provider is told those of
     its profile. `token` None makes an open server, which `open_access` must confirm; `identity` is
-    the folder of key and certificate, made on first use.
+    the folder of key and certificate, made on first use. With more than one of `workers`, so many
+    processes of their own serve the main port, which only Linux knows to share.
     """
 
     listen: str = "0.0.0.0:56000"
@@ -98,6 +99,7 @@ class ServerProfile(msgspec.Struct, frozen=True, kw_only=True):
     handshake_timeout: float = 30.0
     idle_timeout: float = 1800.0
     max_sessions: int = 256
+    workers: int = 1
 
     def __repr__(self) -> str:
         return _told(self)
