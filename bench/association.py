@@ -14,7 +14,8 @@ from pathlib import Path
 
 from turnlane.api.batch import Batch
 from turnlane.net.datagrams import datagrams_of, receive_batch
-from turnlane.net.dtls import MAX_PAYLOAD, DtlsAssociation, State
+from turnlane.net.dtls import MAX_PAYLOAD, DtlsAssociation
+from turnlane.net.dtls_state import State
 from turnlane.net.identity import Identity
 from turnlane.net.record_layout import RecordLayout, Stopped
 from turnlane.net.udp import PeerTable

@@ -6,12 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from turnlane.net.dtls import (
-    DtlsAssociation,
-    HandshakeCompleted,
-    HandshakeFailed,
-)
+from turnlane.net.dtls import DtlsAssociation
 from turnlane.net.dtls_server import Closed, DtlsServer, Failed
+from turnlane.net.dtls_state import HandshakeCompleted, HandshakeFailed
 from turnlane.net.identity import Identity
 from turnlane_tests.dtls_sockets import (
     FLIGHTS,

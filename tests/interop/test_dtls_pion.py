@@ -5,13 +5,9 @@ import os
 import anyio
 import pytest
 
-from turnlane.net.dtls import (
-    AssociationClosed,
-    DtlsAssociation,
-    HandshakeCompleted,
-    HandshakeFailed,
-)
+from turnlane.net.dtls import DtlsAssociation
 from turnlane.net.dtls_server import Closed, DtlsServer, Failed
+from turnlane.net.dtls_state import AssociationClosed, HandshakeCompleted, HandshakeFailed
 from turnlane.net.identity import Identity, Pin
 from turnlane_tests.backends import ASYNCIO
 from turnlane_tests.coturn import PASSWORD, USER, Coturn

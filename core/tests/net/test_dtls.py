@@ -15,15 +15,17 @@ from turnlane.net.dtls import (
     MAX_RETRANSMISSION,
     OVERHEAD,
     TIMER_MARGIN,
+    DtlsAssociation,
+)
+from turnlane.net.dtls_context import CIPHERS, server_context
+from turnlane.net.dtls_state import (
     AssociationClosed,
     AssociationStateError,
-    DtlsAssociation,
     HandshakeCompleted,
     HandshakeFailed,
     PayloadSizeError,
     State,
 )
-from turnlane.net.dtls_context import CIPHERS, server_context
 from turnlane.net.identity import Identity, Pin
 from turnlane.net.openssl import check_library
 from turnlane.proto.dtls_records import ContentType, records_untrusted

@@ -9,14 +9,9 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 from OpenSSL._util import lib
 
-from turnlane.net.dtls import (
-    MAX_RECORDS,
-    DtlsAssociation,
-    HandshakeCompleted,
-    HandshakeFailed,
-    State,
-)
+from turnlane.net.dtls import MAX_RECORDS, DtlsAssociation
 from turnlane.net.dtls_server import DtlsServer
+from turnlane.net.dtls_state import HandshakeCompleted, HandshakeFailed, State
 from turnlane.net.identity import Identity
 from turnlane.proto.dtls_records import encode_record, records_untrusted
 from turnlane.testing.dtls import ClientEndpoint, ServerEndpoint

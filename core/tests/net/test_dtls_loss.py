@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from turnlane.net.dtls import DtlsAssociation, HandshakeCompleted
+from turnlane.net.dtls import DtlsAssociation
 from turnlane.net.dtls_server import Accepted, DtlsServer
+from turnlane.net.dtls_state import HandshakeCompleted
 from turnlane.net.identity import Identity
 from turnlane.proto.dtls_records import records_untrusted
 from turnlane.testing.dtls import ClientEndpoint, ServerEndpoint

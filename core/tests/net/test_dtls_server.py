@@ -4,13 +4,7 @@ import os
 
 import pytest
 
-from turnlane.net.dtls import (
-    AssociationClosed,
-    DtlsAssociation,
-    HandshakeCompleted,
-    HandshakeFailed,
-    State,
-)
+from turnlane.net.dtls import DtlsAssociation
 from turnlane.net.dtls_server import (
     MAX_CHALLENGES,
     Accepted,
@@ -19,6 +13,7 @@ from turnlane.net.dtls_server import (
     DtlsServer,
     Failed,
 )
+from turnlane.net.dtls_state import AssociationClosed, HandshakeCompleted, HandshakeFailed, State
 from turnlane.net.identity import Identity
 from turnlane.proto.dtls_cookie import TICK
 from turnlane.proto.dtls_records import encode_record, records_untrusted

@@ -9,13 +9,10 @@ from hypothesis import strategies as st
 
 from turnlane.api.batch import HEADROOM, Batch
 from turnlane.net import dtls_context, native, openssl
-from turnlane.net.dtls import (
-    CHACHA20_OVERHEAD,
-    MAX_PAYLOAD,
-    OVERHEAD,
+from turnlane.net.dtls import CHACHA20_OVERHEAD, MAX_PAYLOAD, OVERHEAD, DtlsAssociation
+from turnlane.net.dtls_state import (
     AssociationClosed,
     AssociationStateError,
-    DtlsAssociation,
     HandshakeCompleted,
     State,
 )

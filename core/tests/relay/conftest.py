@@ -12,8 +12,9 @@ import anyio.lowlevel
 import pytest
 
 from turnlane.api import AdapterError, Batch, DatagramSocket, Secret, Stage, TurnlaneError
-from turnlane.net.dtls import AssociationClosed, DtlsAssociation
+from turnlane.net.dtls import DtlsAssociation
 from turnlane.net.dtls_server import DtlsServer
+from turnlane.net.dtls_state import AssociationClosed
 from turnlane.net.identity import Identity, Pin
 from turnlane.net.system import SocketAddress
 from turnlane.proto.frames import Datagram, datagram_flow

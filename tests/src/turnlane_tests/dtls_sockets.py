@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol, Self
 
-from turnlane.net.dtls import DtlsAssociation, DtlsEvent
+from turnlane.net.dtls import DtlsAssociation
 from turnlane.net.dtls_server import Accepted, DtlsServer, ServerEvent
+from turnlane.net.dtls_state import DtlsEvent
 
 Address = tuple[str, int]
 LOOPBACK = "127.0.0.1"

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import anyio
 
 from turnlane.api import Secret
-from turnlane.net.dtls import DtlsAssociation, HandshakeCompleted, HandshakeFailed
+from turnlane.net.dtls import DtlsAssociation
+from turnlane.net.dtls_state import HandshakeCompleted, HandshakeFailed
 from turnlane.net.identity import Pin
 from turnlane.proto.hello import (
     EXPORTER_LABEL,

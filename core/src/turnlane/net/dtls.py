@@ -5,8 +5,6 @@ OpenSSL's own timer reads the wall clock and knows nothing of ours.
 """
 
 from collections import deque
-from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Self
 
 from OpenSSL import SSL
@@ -14,6 +12,17 @@ from OpenSSL import SSL
 from turnlane.api.batch import Batch
 from turnlane.net import openssl
 from turnlane.net.dtls_context import Witness, client_context, new_connection, server_context
+from turnlane.net.dtls_state import (
+    TRANSITIONS,
+    AssociationClosed,
+    AssociationStateError,
+    DtlsEvent,
+    DtlsStatistics,
+    HandshakeCompleted,
+    HandshakeFailed,
+    PayloadSizeError,
+    State,
+)
 from turnlane.net.identity import Identity, Pin
 from turnlane.net.record_layout import RecordError, RecordLayout, Stopped
 from turnlane.net.records import Records, records_of
@@ -76,86 +85,6 @@ _MAX_MESSAGE_FROM_SERVER = 16384
 
 # It also keeps records of the next epoch, up to a hundred. Only Finished (61 bytes) belongs there.
 _MAX_EARLY_RECORD = 256
-
-
-class State(Enum):
-    """Where an association is; `_TRANSITIONS` says what may follow."""
-
-    IDLE = auto()
-    HANDSHAKING = auto()
-    ESTABLISHED = auto()
-    FAILED = auto()
-    CLOSED = auto()
-
-
-_TRANSITIONS: dict[State, frozenset[State]] = {
-    State.IDLE: frozenset({State.HANDSHAKING, State.CLOSED}),
-    State.HANDSHAKING: frozenset({State.ESTABLISHED, State.FAILED, State.CLOSED}),
-    State.ESTABLISHED: frozenset({State.CLOSED}),
-    State.FAILED: frozenset(),
-    State.CLOSED: frozenset(),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class HandshakeCompleted:
-    """Payloads may pass. `peer_pin` is the server's pin at the client, None at the server."""
-
-    cipher: str
-    peer_pin: Pin | None
-
-
-@dataclass(frozen=True, slots=True)
-class HandshakeFailed:
-    """There is no association.
-
-    `code` is `dtls_timeout`, `pin_mismatch`, `no_extended_master_secret`, `peer_alert` (then
-    `alert` has the alert's name) or `protocol_error`.
-    """
-
-    code: str
-    message: str
-    alert: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AssociationClosed:
-    """The peer ended the association.
-
-    `reason` is `close_notify`, `peer_alert` (then `alert` has the alert's name) or
-    `protocol_error`.
-    """
-
-    reason: str
-    alert: str | None = None
-
-
-DtlsEvent = HandshakeCompleted | HandshakeFailed | AssociationClosed
-
-
-class PayloadSizeError(ValueError):
-    """A payload that does not fit one record, or an empty one, which DTLS cannot send.
-
-    OpenSSL writes no record for zero bytes and skips one that it receives.
-    """
-
-
-class AssociationStateError(RuntimeError):
-    """The association is not established, so there are no keys to do this with."""
-
-
-@dataclass(slots=True)
-class DtlsStatistics:
-    """What an association went through."""
-
-    retransmissions: int = 0
-    """Flights sent again."""
-
-    malformed: int = 0
-    """Datagrams that were no DTLS records from some point on, or held too many of them."""
-
-    discarded: int = 0
-    """Records that gave nothing: replayed, forged, out of place or too large."""
 
 
 class DtlsAssociation:
@@ -394,7 +323,7 @@ class DtlsAssociation:
             self._enter(State.CLOSED)
 
     def _enter(self, state: State) -> None:
-        if state not in _TRANSITIONS[self._state]:
+        if state not in TRANSITIONS[self._state]:
             raise AssociationStateError(f"{self._state.name} is not followed by {state.name}")
         self._state = state
 

@@ -4,14 +4,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from turnlane.net.dtls import (
-    DEFAULT_MTU,
-    AssociationClosed,
-    DtlsAssociation,
-    HandshakeCompleted,
-    HandshakeFailed,
-)
+from turnlane.net.dtls import DEFAULT_MTU, DtlsAssociation
 from turnlane.net.dtls_context import server_context
+from turnlane.net.dtls_state import AssociationClosed, HandshakeCompleted, HandshakeFailed
 from turnlane.net.identity import Identity
 from turnlane.net.system import SocketAddress
 from turnlane.proto.dtls_cookie import CookieIssuer

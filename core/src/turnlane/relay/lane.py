@@ -17,11 +17,10 @@ from turnlane.api.batch import MAX_DATAGRAM, Batch
 from turnlane.api.errors import SessionError, TransportError, TurnlaneError
 from turnlane.api.secrets import Secret
 from turnlane.api.stages import Stage
-from turnlane.net.dtls import (
-    MAX_PAYLOAD,
+from turnlane.net.dtls import MAX_PAYLOAD, DtlsAssociation
+from turnlane.net.dtls_state import (
     AssociationClosed,
     AssociationStateError,
-    DtlsAssociation,
     HandshakeCompleted,
     HandshakeFailed,
 )

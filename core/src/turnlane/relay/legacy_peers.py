@@ -8,8 +8,9 @@ from anyio.abc import TaskGroup
 from turnlane.api.adapters import DatagramEgress
 from turnlane.api.batch import Batch
 from turnlane.api.errors import AdapterError
-from turnlane.net.dtls import MAX_PAYLOAD, AssociationStateError, DtlsAssociation
+from turnlane.net.dtls import MAX_PAYLOAD, DtlsAssociation
 from turnlane.net.dtls_server import DtlsServer
+from turnlane.net.dtls_state import AssociationStateError
 from turnlane.net.record_layout import RecordLayout
 from turnlane.net.system import SocketAddress
 from turnlane.relay.flows import FlowTable

@@ -1,8 +1,9 @@
 """One lane at the server whose DTLS association with the client is in this process."""
 
 from turnlane.api.batch import Batch
-from turnlane.net.dtls import AssociationStateError, DtlsAssociation
+from turnlane.net.dtls import DtlsAssociation
 from turnlane.net.dtls_server import DtlsServer
+from turnlane.net.dtls_state import AssociationStateError
 from turnlane.net.record_layout import RecordLayout
 from turnlane.net.system import SocketAddress
 from turnlane.proto.frames import HEADER_SIZE

@@ -12,8 +12,9 @@ from turnlane.api.descriptors import TrafficClass
 from turnlane.api.errors import AdapterError
 from turnlane.api.secrets import Secret
 from turnlane.api.stages import Stage
-from turnlane.net.dtls import DtlsAssociation, State
+from turnlane.net.dtls import DtlsAssociation
 from turnlane.net.dtls_server import DtlsServer
+from turnlane.net.dtls_state import State
 from turnlane.net.system import SocketAddress
 from turnlane.proto.frames import ByeCode
 from turnlane.proto.hello import (

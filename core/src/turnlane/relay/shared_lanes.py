@@ -1,7 +1,7 @@
 """The two ends of a lane whose client arrives in one process and whose session lives in another."""
 
 from turnlane.api.batch import Batch
-from turnlane.net.dtls import AssociationStateError
+from turnlane.net.dtls_state import AssociationStateError
 from turnlane.proto.frames import Bye, ByeCode
 from turnlane.proto.lane_server import LaneServer
 from turnlane.relay.lane_link import LaneLink

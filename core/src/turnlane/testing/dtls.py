@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import cast
 
-from turnlane.net.dtls import DtlsAssociation, DtlsEvent
+from turnlane.net.dtls import DtlsAssociation
 from turnlane.net.dtls_server import Accepted, Address, DtlsServer, ServerEvent
+from turnlane.net.dtls_state import DtlsEvent
 from turnlane.testing.network import Place
 
 

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from turnlane.api import TransportError
+from turnlane_lab.bench import routes
 from turnlane_lab.bench.endings import unwinding_signals
 from turnlane_lab.bench.processes import (
     Part,
@@ -64,8 +65,11 @@ def test_ending_a_part_ends_what_it_started(tmp_path):
 def test_a_part_that_fails_is_told_by_the_last_thing_it_said(tmp_path):
     code = "import sys; sys.stdin.readline(); sys.exit('stage=listen code=listen_failed: why')"
     with Part("server", python(code), tmp_path / "log") as part:
-        with pytest.raises(TransportError, match=r"the server: it has ended .*code=listen_failed"):
+        with pytest.raises(
+            TransportError, match=r"the server: it has ended .*code=listen_failed"
+        ) as caught:
             part.ask("go")
+        assert caught.value.code == "bench_part_failed"
         with pytest.raises(TransportError, match="exit code 1"):
             cpu({"server": part})
 
@@ -140,3 +144,14 @@ def test_a_signal_that_comes_while_a_part_starts_leaves_nothing_behind(tmp_path,
 def _is_alive(pid: int) -> bool:
     told = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, check=False)
     return told.returncode == 0 and not told.stdout.startswith(b"Z")
+
+
+def test_hellos_that_never_arrive_are_told_after_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(routes, "OPEN_TIMEOUT", 0.0)
+    code = "import json\nfor line in open(0): print(json.dumps({'flows': %d}), flush=True)"
+    with (
+        Part("near", python(code % 1), tmp_path / "near") as near,
+        Part("far", python(code % 0), tmp_path / "far") as far,
+        pytest.raises(TransportError, match="bench_nothing_arrives"),
+    ):
+        routes.open_flows(near, far)
