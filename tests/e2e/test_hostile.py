@@ -20,7 +20,7 @@ from turnlane.proto.channel_data import MIN_CHANNEL, encode
 from turnlane.relay import session_peers
 from turnlane.runtime.events import LaneLost, PeerLost, PeerRefused
 from turnlane.runtime.host import ClientHandle
-from turnlane.runtime.server import MAX_HANDSHAKES
+from turnlane.runtime.server_ports import MAX_HANDSHAKES
 from turnlane_lab.stand import Stand
 from turnlane_tests.backends import ASYNCIO
 from turnlane_tests.leaks import Held
