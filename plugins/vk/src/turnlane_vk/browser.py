@@ -27,6 +27,8 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
     """For each stage that is kept, what the URL of its requests begins with."""
     application_key: str = ""
     """The form field `application_key` of the stages that share an endpoint."""
+    protocol_version: str = "5"
+    """The form field `protocolVersion` of a join."""
     join_links: tuple[Secret[str], ...] = ()
     """What the form field `joinLink` of a join may be: the token, or the invite's URL."""
 
@@ -74,3 +76,10 @@ class Browser(Protocol):
         Raises `BrowserUnavailable` where there is no browser, or it does not start.
         """
         ...
+
+
+def make_browser() -> Browser:
+    """Return the browser of this machine; it is looked for when it is used."""
+    from turnlane_vk.controlled_browser import ControlledBrowser  # noqa: PLC0415 needs the extra
+
+    return ControlledBrowser()

@@ -15,20 +15,13 @@ START = "ok_start_conversation_create_join_link"
 
 _FORMS: dict[str, dict[str, str]] = {
     OK_LOGIN: {"method": "auth.anonymLogin", "format": "JSON"},
-    JOIN: {
-        "method": "vchat.joinConversationByLink",
-        "format": "JSON",
-        "protocolVersion": "5",
-        "isVideo": "false",
-    },
+    JOIN: {"method": "vchat.joinConversationByLink", "format": "JSON", "isVideo": "false"},
     START: {"method": "vchat.startConversation", "format": "JSON", "createJoinLink": "true"},
 }
 """The fields by which the stages of the shared endpoint are told apart."""
 
 
-def recognise_untrusted(
-    watch: Watch, method: str, url: str, form: Mapping[str, str]
-) -> str | None:
+def recognise_untrusted(watch: Watch, method: str, url: str, form: Mapping[str, str]) -> str | None:
     """Return the stage of a request, or None for one that is no business of ours."""
     if method != "POST":
         return None
@@ -50,5 +43,6 @@ def _has_form(watch: Watch, stage: str, form: Mapping[str, str]) -> bool:
         return False
     if stage == JOIN:
         link = form.get("joinLink", "")
-        return any(link == known.reveal() for known in watch.join_links)
+        spoken = form.get("protocolVersion") == watch.protocol_version
+        return spoken and any(link == known.reveal() for known in watch.join_links)
     return stage != START or bool(form.get("session_key"))
