@@ -44,6 +44,7 @@ ARGUMENTS = (
 """A browser that does nothing but what its operator does; over QUIC it would not be watched."""
 
 START_WITHIN = 45.0
+CATCH_UP_WITHIN = 5.0
 STOP_WITHIN = 5.0
 """Seconds."""
 
@@ -98,6 +99,7 @@ class _Session:
         self._folder = folder
         self._tell = tell
         self._tasks = tasks
+        self._context: BrowserContext | None = None
         self._closed = anyio.Event()
         self._observer = Observer(
             opening.watch, lambda answer: tell(Observed(answer)), tasks.start_soon
@@ -107,6 +109,8 @@ class _Session:
         """Return once the operator has confirmed and all is told, or nobody is there to tell."""
         with suppress(WireError):
             if isinstance(await commands.command(), Finish):
+                if self._context is not None:
+                    await _catch_up(self._context)
                 await self._observer.settle()
                 self._tell(Finished())
 
@@ -128,6 +132,7 @@ class _Session:
         self._tasks.cancel_scope.cancel()
 
     async def _stay(self, context: BrowserContext) -> None:
+        self._context = context
         context.on("close", self._gone)
         context.on("request", self._observer.requested)
         context.on("requestfailed", self._observer.failed)
@@ -150,6 +155,14 @@ class _Session:
     def _gone(self, _: BrowserContext) -> None:
         self._closed.set()
         self._observer.gone()
+
+
+async def _catch_up(context: BrowserContext) -> None:
+    """Wait for what the browser has to tell about the past: it tells before it answers."""
+    with anyio.move_on_after(CATCH_UP_WITHIN), suppress(Error):
+        for page in context.pages:
+            session = await context.new_cdp_session(page)
+            await session.send("Page.getFrameTree")
 
 
 async def _launched(
