@@ -30,8 +30,10 @@ def violations(schema: dict[str, Any], value: Any, place: str = "$") -> Iterator
         yield f"{place}: not one of {schema['enum']}"
     if "pattern" in schema and re.search(schema["pattern"], value) is None:
         yield f"{place}: does not match {schema['pattern']}"
-    if not schema.get("minimum", value) <= value <= schema.get("maximum", value):
-        yield f"{place}: out of range"
+    if "minimum" in schema and value < schema["minimum"]:
+        yield f"{place}: too small"
+    if "maximum" in schema and value > schema["maximum"]:
+        yield f"{place}: too large"
     for word, allowed in (("anyOf", range(1, 99)), ("oneOf", range(1, 2))):
         if word in schema:
             fitting = sum(not any(violations(each, value, place)) for each in schema[word])

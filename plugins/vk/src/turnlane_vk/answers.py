@@ -71,7 +71,7 @@ def check_answer_untrusted(
     if document is None:
         raise StageError(
             "decode_response",
-            "VK answered with something else than a JSON object",
+            "VK answered with something else than a JSON object of at most 256 KiB",
             "check that nothing on the way (a proxy, a sign-in page) answers in VK's place",
             provider_stage=stage,
         )

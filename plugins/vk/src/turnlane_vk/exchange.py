@@ -15,7 +15,7 @@ from anyio.abc import AsyncResource
 
 from turnlane.api import Secret
 from turnlane_vk.answers import MAX_WAIT
-from turnlane_vk.errors import DRIFT, StageError
+from turnlane_vk.errors import StageError
 from turnlane_vk.quiet import quiet
 from turnlane_vk.settings import VkSettings
 
@@ -29,7 +29,10 @@ counts requests, and each asks for a token of its own."""
 
 @dataclass(frozen=True)
 class HttpAnswer:
-    """An answer; `retry_after` are the seconds that the header of that name asks for."""
+    """An answer; `retry_after` are the seconds that the header of that name asks for.
+
+    The body is empty where it is too long, or compressed though nobody asked for that.
+    """
 
     status: int
     retry_after: int | None
@@ -77,11 +80,10 @@ class Exchange:
             await self._client.aclose()
 
     async def post(self, stage: str, url: str, form: Mapping[str, Secret[str]]) -> HttpAnswer:
-        """Post a form; raises `StageError` (`request_failed`, `decode_response`) at `stage`."""
+        """Post a form; raises `StageError` (`request_failed`) at `stage`."""
         fields = {name: value.reveal() for name, value in form.items()}
         answer: HttpAnswer | None = None
         failure: tuple[str, str] | None = None
-        too_long = False
         with quiet(), anyio.move_on_after(self._settings.timeout):
             for _ in range(ATTEMPTS):
                 opened = len(self._opened)
@@ -92,18 +94,9 @@ class Exchange:
                     failure = _told(error)
                 except (httpx.InvalidURL, ValueError):
                     failure = "the host cannot be looked up", "check the settings of the endpoints"
-                else:
-                    too_long = answer is None
                 if failure is None or len(self._opened) > opened:
                     break
         # Raised out here: what httpx raises refers to the request, with all that is secret in it.
-        if too_long:
-            raise StageError(
-                "decode_response",
-                f"VK's answer has over {MAX_BODY // 1024} KiB, or is compressed",
-                DRIFT,
-                provider_stage=stage,
-            )
         if answer is None:
             what, advice = failure or (
                 f"there was no whole answer within {self._settings.timeout:g} s",
@@ -113,7 +106,7 @@ class Exchange:
             raise StageError("request_failed", f"{host}: {what}", advice, provider_stage=stage)
         return answer
 
-    async def _send(self, url: str, content: bytes) -> HttpAnswer | None:
+    async def _send(self, url: str, content: bytes) -> HttpAnswer:
         request = self._client.build_request(
             "POST", url, headers={"Content-Type": "application/x-www-form-urlencoded"},
             content=content,
@@ -125,8 +118,6 @@ class Exchange:
             body = await _read(response)
         finally:
             await response.aclose()
-        if body is None:
-            return None
         wait = _retry_after_untrusted(response.headers.get("retry-after"), self._now)
         return HttpAnswer(response.status_code, wait, body)
 
@@ -154,8 +145,7 @@ class _Body(httpx.AsyncByteStream):
         return self._left.pop()
 
 
-async def _read(response: httpx.Response) -> bytes | None:
-    """Return the body, or None for one that is too long, or compressed though nobody asked."""
+async def _read(response: httpx.Response) -> bytes:
     encoded = response.headers.get("content-encoding", "identity").strip().lower() != "identity"
     body = bytearray()
     # Broken off by cancelling, which ends the generators inside of httpx and httpcore from
@@ -167,7 +157,7 @@ async def _read(response: httpx.Response) -> bytes | None:
             body += chunk
             if len(body) > MAX_BODY:
                 reading.cancel()
-    return None if encoded or len(body) > MAX_BODY else bytes(body)
+    return b"" if encoded or len(body) > MAX_BODY else bytes(body)
 
 
 def _retry_after_untrusted(value: str | None, now: float) -> int | None:
