@@ -4,7 +4,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import PIPE
@@ -38,8 +38,15 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BrowserFolder:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where temporary files go, with a path as short as a browser needs."""
+    with tempfile.TemporaryDirectory(prefix="tl-", dir="/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+@pytest.fixture
+def folder(temporary: Path) -> BrowserFolder:
     return BrowserFolder.make()
 
 
@@ -71,6 +78,23 @@ async def gone(process: Process) -> bool:
         except (anyio.EndOfStream, anyio.BrokenResourceError):
             return True
     return False
+
+
+@pytest.fixture
+def deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place for temporary files that is too deep for the socket of a browser."""
+    place = tmp_path / ("x" * 40)
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    return place
+
+
+def test_it_is_made_elsewhere_when_the_place_is_too_deep(deep: Path) -> None:
+    folder = BrowserFolder.make()
+
+    assert folder.path.parent == Path("/tmp")
+    assert list(deep.iterdir()) == []
+    folder.path.rmdir()
 
 
 def test_it_is_the_owners_alone(folder: BrowserFolder) -> None:

@@ -20,6 +20,11 @@ _PROC = Path("/proc")
 _CLEAR_WITHIN = 10.0
 """Seconds. A process that is killed and still there then hangs in the kernel."""
 
+_LONGEST_PLACE = 36
+"""Bytes. In the folder Chromium makes a socket, whose path must not be over 103 (on macOS)."""
+
+_ANOTHER_PLACE = "/tmp"  # noqa: S108 - mkdtemp makes the folder there, with a name of chance
+
 _KEPT_FROM_BROWSER = ("TURNLANE_", "VK_PROVIDER_")
 """How variables begin that are for Turnlane, and may hold a link or a token."""
 
@@ -32,8 +37,11 @@ class BrowserFolder:
 
     @classmethod
     def make(cls) -> "BrowserFolder":
-        """Make a new one where temporary files go; raises `OSError`."""
-        return cls(Path(tempfile.mkdtemp(prefix="turnlane-browser-")))
+        """Make a new one where temporary files go, unless that is too deep; raises `OSError`."""
+        place = tempfile.gettempdir()
+        if len(os.fsencode(place)) > _LONGEST_PLACE:
+            place = _ANOTHER_PLACE
+        return cls(Path(tempfile.mkdtemp(prefix="turnlane-vk-", dir=place)))
 
     @property
     def path(self) -> Path:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import anyio
 from anyio.abc import ByteReceiveStream, TaskGroup
-from playwright.async_api import BrowserContext, Dialog, Error, Playwright, async_playwright
+from playwright.async_api import BrowserContext, Dialog, Error, Page, Playwright, async_playwright
 
+from turnlane_vk.browser import MAX_OBSERVED_BODY
 from turnlane_vk.browser_choice import Choice
 from turnlane_vk.browser_folder import BrowserFolder
 from turnlane_vk.browser_observer import Observer
@@ -42,6 +43,9 @@ ARGUMENTS = (
     "--disable-sync",
 )
 """A browser that does nothing but what its operator does; over QUIC it would not be watched."""
+
+MAX_KEPT = 32 * 1024 * 1024
+"""Bytes that the browser keeps of what a page got, for the answers among it."""
 
 START_WITHIN = 45.0
 CATCH_UP_WITHIN = 5.0
@@ -134,6 +138,7 @@ class _Session:
     async def _stay(self, context: BrowserContext) -> None:
         self._context = context
         context.on("close", self._gone)
+        context.on("page", lambda page: self._tasks.start_soon(_keep_bodies, context, page))
         context.on("request", self._observer.requested)
         context.on("requestfailed", self._observer.failed)
         context.on("response", lambda response: self._observer.answered(response.request, response))
@@ -150,11 +155,20 @@ class _Session:
         # A page that does not load shows why, and the operator may try again.
         with suppress(Error):
             page = context.pages[0] if context.pages else await context.new_page()
+            await _keep_bodies(context, page)
             await page.goto(self._opening.watch.page.reveal(), wait_until="commit")
 
     def _gone(self, _: BrowserContext) -> None:
         self._closed.set()
         self._observer.gone()
+
+
+async def _keep_bodies(context: BrowserContext, page: Page) -> None:
+    """Have the bodies that `page` gets outlive it, where this Chromium can do that."""
+    bounds = {"maxTotalBufferSize": MAX_KEPT, "maxResourceBufferSize": 2 * MAX_OBSERVED_BODY}
+    with suppress(Error):
+        session = await context.new_cdp_session(page)
+        await session.send("Network.configureDurableMessages", bounds)
 
 
 async def _catch_up(context: BrowserContext) -> None:

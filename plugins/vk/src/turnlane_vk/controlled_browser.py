@@ -73,7 +73,7 @@ class ControlledBrowser:
         Raises `BrowserUnavailable`, and whatever `challenges` raises.
         """
         choice = choose(self._environ)
-        folder = BrowserFolder.make()
+        folder = _folder()
         try:
             async with self._process(folder) as process:
                 link = _Link(process)
@@ -100,6 +100,16 @@ class ControlledBrowser:
         finally:
             with anyio.CancelScope(shield=True):
                 await _end(process)
+
+
+def _folder() -> BrowserFolder:
+    try:
+        return BrowserFolder.make()
+    except OSError:
+        raise BrowserUnavailable(
+            "there is no place for the browser's profile",
+            "set TMPDIR to a folder that can be written, with a short path",
+        ) from None
 
 
 class _Link:
