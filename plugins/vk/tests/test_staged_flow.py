@@ -27,7 +27,7 @@ async def test_the_stages_lead_to_all_relays_with_their_expiry(client: Any) -> N
     credentials = resolution.credentials
     assert [each.address for each in credentials.endpoints] == ["a.example:3478", "b.example:443"]
     assert credentials.endpoints[1].server_name == "b.example"
-    assert credentials.username.reveal() == client.vk.planted.username
+    assert credentials.username.reveal() == client.vk.username
     assert credentials.password.reveal() == client.vk.planted.password
     assert credentials.expires_at == 4_102_444_700.0
     assert resolution.renewal is Renewal.RESOLVE

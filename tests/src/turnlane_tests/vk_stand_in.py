@@ -60,7 +60,7 @@ class Planted:
     browser_access_token: str = field(default_factory=lambda: _random("anonym.browser"))
     anonym_token: str = field(default_factory=lambda: f'{_random("$anonym")} "é/+%\\&=?#')
     session_key: str = field(default_factory=lambda: _random("-s-key"))
-    username: str = field(default_factory=lambda: f"4102444700:{_random('user')}")
+    user: str = field(default_factory=lambda: _random("user"))
     password: str = field(default_factory=lambda: _random("password"))
     captcha_url: str = field(
         default_factory=lambda: f"https://id.vk.com/not_robot?sid={_random('redirect')}"
@@ -93,7 +93,7 @@ class Planted:
             "<redacted:vk-browser-access-token>": self.browser_access_token,
             "<redacted:vk-anonym-token>": self.anonym_token,
             "<redacted:ok-session-key>": self.session_key,
-            "<redacted:turn-username>": self.username,
+            "<redacted:turn-username>": f"4102444700:{self.user}",
             "<redacted:turn-password>": self.password,
             "<redacted:vk-captcha-redirect-uri>": self.captcha_url,
             "<redacted:vk-captcha-image-uri>": self.captcha_image,
@@ -138,7 +138,8 @@ class VkStandIn:
 
     `replies` has for each stage what is answered in place of the good answer: the first of several,
     and in the end always the last. `pages` are HTML by path. `seen` are the requests, `faults` what
-    was wrong with them.
+    was wrong with them. `expiry` is the Unix time in the user names that are given, which grows by
+    `step` with each.
     """
 
     def __init__(self, turn_urls: Sequence[str] = ("turn:turn.example.test:3478",)) -> None:
@@ -149,6 +150,8 @@ class VkStandIn:
         self.seen: list[Seen] = []
         self.faults: list[str] = []
         self.gone = Event()
+        self.expiry = 4_102_444_700
+        self.step = 0
         self._server = _Server(self)
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
@@ -170,6 +173,11 @@ class VkStandIn:
     def link(self) -> str:
         """An invite."""
         return f"https://vk.com/call/join/{self.planted.join_token}"
+
+    @property
+    def username(self) -> str:
+        """The TURN REST user name that is given next."""
+        return f"{self.expiry}:{self.planted.user}"
 
     @property
     def settings(self) -> dict[str, str]:
@@ -198,7 +206,9 @@ class VkStandIn:
         """Return what a request of a stage is answered with."""
         waiting = self.replies.get(stage)
         if not waiting:
-            return Reply(self.good(stage))
+            good = Reply(self.good(stage))
+            self.expiry += self.step if stage in (JOIN, START) else 0
+            return good
         return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
     def good(self, stage: str) -> dict[str, Any]:
@@ -212,7 +222,7 @@ class VkStandIn:
         relay: dict[str, Any] = {
             "turn_server": {
                 "urls": self.turn_urls,
-                "username": planted.username,
+                "username": self.username,
                 "credential": planted.password,
                 **beside,
             },
@@ -379,6 +389,8 @@ class _Server(ThreadingHTTPServer):
 def main() -> None:
     """Run until the input ends; prints link, settings and secrets as one line of JSON."""
     with VkStandIn() as vk:
+        # Within the hour that the clock of the conformance kit shows, and later each time.
+        vk.expiry, vk.step = 4_000_003_600, 600
         told = {"link": vk.link, "settings": vk.settings, "secrets": vk.planted.all()}
         sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()

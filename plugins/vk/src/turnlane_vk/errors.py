@@ -16,7 +16,10 @@ DRIFT = (
 
 
 class StageError(ProviderError):
-    """A stage failed; `retry_after` are the seconds for which VK wants to be left alone."""
+    """A stage failed, which the message names too; most front ends show the message alone.
+
+    `retry_after` are the seconds for which VK wants to be left alone.
+    """
 
     def __init__(
         self,
@@ -27,5 +30,6 @@ class StageError(ProviderError):
         provider_stage: str,
         retry_after: int | None = None,
     ) -> None:
-        super().__init__(code, message, advice, provider_stage=provider_stage)
+        told = f"{message} ({provider_stage})"
+        super().__init__(code, told, advice, provider_stage=provider_stage)
         self.retry_after = retry_after
