@@ -238,3 +238,9 @@ async def test_no_tls_where_it_is_wanted_is_told(client: Any) -> None:
     error = await client.failing()
     assert (error.code, error.provider_stage) == ("request_failed", OK_LOGIN)
     assert "no TLS" in error.message
+
+
+async def test_the_browser_to_appear_as_can_be_told(client: Any) -> None:
+    client.settings["user_agent"] = "Mozilla/5.0 (another)"
+    await client.resolve()
+    assert {each.headers["user-agent"] for each in client.vk.seen} == {"Mozilla/5.0 (another)"}
