@@ -6,7 +6,16 @@ from typing import Any, Literal
 import pytest
 
 from turnlane.api import Renewal
-from turnlane_tests.vk_stand_in import ANONYM_TOKEN, JOIN, LOGIN, OK_LOGIN, PREVIEW, START, Reply
+from turnlane_tests.vk_stand_in import (
+    ANONYM_TOKEN,
+    JOIN,
+    LOGIN,
+    OK_LOGIN,
+    PAGE_LOGIN,
+    PREVIEW,
+    START,
+    Reply,
+)
 from turnlane_vk.browser import BrowserUnavailable
 
 pytestmark = pytest.mark.anyio
@@ -59,6 +68,32 @@ async def test_the_browser_opens_the_invite_and_not_the_captcha(challenged: Any)
     [challenge] = challenged.asked
     assert (challenge.kind, challenge.deadline) == ("captcha", 42)
     assert (challenge.completes, challenge.open_url) == ("confirmation", None)
+
+
+async def test_what_is_opened_and_watched_can_be_told(challenged: Any) -> None:
+    vk, base = challenged.vk, "https://vk.example"
+    challenged.settings |= {
+        "invite_page": f"{base}/j/",
+        "start_page": f"{base}/s",
+        "browser_login_url": f"{base}/l",
+        "browser_anonym_token_url": f"{base}/t",
+        "browser_preview_url": f"{base}/p",
+        "protocol_version": "6",
+    }
+    # The stand-in speaks version 5 only, and is not asked to join here.
+    await challenged.failing(interactive=True)
+    await challenged.failing(START_LINK, interactive=True)
+    invite, start = challenged.browser.watched
+    assert invite.page.reveal() == f"{base}/j/{vk.planted.join_token}"
+    assert invite.endpoints == {
+        ANONYM_TOKEN: f"{base}/t",
+        PAGE_LOGIN: f"{base}/l",
+        PREVIEW: f"{base}/p",
+        OK_LOGIN: vk.settings["ok_url"],
+        JOIN: vk.settings["ok_url"],
+    }
+    assert (invite.application_key, invite.protocol_version) == ("CGMMEJLGDIHBABABA", "6")
+    assert start.page.reveal() == f"{base}/s"
 
 
 async def test_relays_that_the_page_got_itself_resolve(challenged: Any) -> None:

@@ -78,7 +78,6 @@ async def test_nothing_planted_is_seen_anywhere(
     for outcome in outcomes:
         told += [repr(outcome), str(outcome), repr(getattr(outcome, "artifact", None))]
         client.check(outcome.artifact, "")
-    # A token that echoes in an endless chain of answers is the planted one: nothing else is there.
     assert find_leaks("\n".join(told), vk.planted.all()) == []
     assert len(context.spans) >= len(outcomes)
     assert browser.watched == []
