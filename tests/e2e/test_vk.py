@@ -4,6 +4,7 @@ import json
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from turnlane.api import Secret
 from turnlane.telemetry.redaction import find_leaks
 from turnlane_lab.stand import Stand
+from turnlane_tests.json_schema import violations
 from turnlane_tests.local_peers import local_peers
 from turnlane_tests.programs import Program, Shell
 from turnlane_tests.vk_stand_in import ANONYM_TOKEN, JOIN, LOGIN, OK_LOGIN, Reply, VkStandIn
@@ -18,6 +20,7 @@ from turnlane_tests.vk_stand_in import ANONYM_TOKEN, JOIN, LOGIN, OK_LOGIN, Repl
 # The programs choose their backend themselves; the stand beside them needs only one.
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
+SCHEMA = json.loads((files("turnlane_vk") / "artifact.schema.json").read_text())
 LOGS = ("--log-level", "debug", "--log-format", "json")
 
 
@@ -66,6 +69,8 @@ class Call:
         for path in self.shell.folder.rglob("*"):
             if path.is_file() and path not in (self.link, self.peer):
                 assert find_leaks(path.read_bytes(), planted) == [], path
+        for path in self.shell.folder.rglob("probe-artifact.json"):
+            assert list(violations(SCHEMA, json.loads(path.read_text()))) == []
         assert self.vk.faults == []
 
 
@@ -121,6 +126,17 @@ async def test_a_captcha_without_a_human_ends_a_client_and_a_probe(call: Call) -
     artifact = json.loads((artifacts / "vk" / "probe-artifact.json").read_text())
     failure = {"stage": ANONYM_TOKEN, "code": "captcha_required"}
     assert artifact["outcome"]["provider_error"] == failure
+    call.check(program)
+
+
+async def test_a_hosted_call_without_a_human_ends_a_probe(call: Call) -> None:
+    call.link.write_text("https://calls.vk.com/")
+    artifacts = call.shell.folder / "artifacts"
+    async with call.start("probe", "--output-dir", artifacts) as program:
+        assert await program.ended() == 1
+    assert json.loads(program.out)["code"] == "authenticated_browser_start_required"
+    assert (artifacts / "vk" / "probe-artifact.json").exists()
+    assert call.vk.seen == []
     call.check(program)
 
 

@@ -162,15 +162,16 @@ async def test_of_a_browser_that_was_closed_counts_what_was_seen(challenged: Any
 
 
 @pytest.mark.parametrize(
-    ("link", "stage"), [(None, ANONYM_TOKEN), (START_LINK, "provider_resolve")]
+    ("link", "stage", "where"),
+    [(None, ANONYM_TOKEN, f" ({ANONYM_TOKEN})"), (START_LINK, "provider_resolve", "")],
 )
 async def test_without_a_browser_it_is_told_what_to_install(
-    challenged: Any, link: str | None, stage: str
+    challenged: Any, link: str | None, stage: str, where: str
 ) -> None:
     challenged.browser.unavailable = BrowserUnavailable("no Chromium", "install chromium")
     error = await challenged.failing(link, interactive=True)
     assert (error.code, error.provider_stage) == ("browser_unavailable", stage)
-    assert (error.message, error.advice) == (f"no Chromium ({stage})", "install chromium")
+    assert (error.message, error.advice) == ("no Chromium" + where, "install chromium")
 
 
 async def test_no_browser_is_started_where_no_human_is_needed(client: Any) -> None:
@@ -187,7 +188,7 @@ async def test_a_hosted_call_needs_a_human_from_the_beginning(client: Any) -> No
     assert error.code == "authenticated_browser_start_required"
     assert error.provider_stage == "provider_resolve"
     assert error.artifact.resolution_method == "browser_observed"
-    assert error.artifact.input == {"start_url": START_LINK}
+    assert error.artifact.input == {"entry": "hosted_call"}
     assert (client.browser.watched, client.vk.seen) == ([], [])
 
 

@@ -30,6 +30,6 @@ class StageError(ProviderError):
         provider_stage: str,
         retry_after: int | None = None,
     ) -> None:
-        told = f"{message} ({provider_stage})"
+        told = message if provider_stage == RESOLVE else f"{message} ({provider_stage})"
         super().__init__(code, told, advice, provider_stage=provider_stage)
         self.retry_after = retry_after

@@ -6,22 +6,19 @@ have changed since, which is why all of it is settings.
 
 # ruff: noqa: S105 settings of tokens are no passwords
 
+import re
 from typing import Annotated
 
 import msgspec
 
-from turnlane.api import Secret, setting
+from turnlane.api import Secret, SettingsError, Violation, setting
 
-_URL = (
+_URL = re.compile(
     r"(?:https://[A-Za-z0-9.\-\[\]:]+|http://(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?)"
     r"(?:[/?][!\"$-~]*)?"
 )
-"""https, or http to this machine itself; no user, no fragment."""
-
 _WORD = r"[!-~]{1,256}"
 _LINE = r"[ -~]{1,512}"
-
-_Url = Annotated[str, msgspec.Meta(pattern=rf"\A(?:{_URL})\Z")]
 
 
 class VkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,16 +34,16 @@ class VkSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 300.0
     """With the requests around it the longest stays below the 900 s of an interactive one."""
 
-    login_url: Annotated[_Url, setting("Where the first token comes from.")] = (
+    login_url: Annotated[str, setting("Where the first token comes from.")] = (
         "https://login.vk.ru/?act=get_anonym_token"
     )
-    anonym_token_url: Annotated[_Url, setting("Where the call's anonymous token comes from.")] = (
+    anonym_token_url: Annotated[str, setting("Where the call's anonymous token comes from.")] = (
         "https://api.vk.ru/method/calls.getAnonymousToken"
     )
-    ok_url: Annotated[_Url, setting("Where calls are logged into, joined and started.")] = (
+    ok_url: Annotated[str, setting("Where calls are logged into, joined and started.")] = (
         "https://calls.okcdn.ru/fb.do"
     )
-    join_url: Annotated[_Url, setting("What an invite begins with, for VK to read.")] = (
+    join_url: Annotated[str, setting("What an invite begins with, for VK to read.")] = (
         "https://vk.com/call/join/"
     )
     api_version: Annotated[str, setting("The version of VK's API.", pattern=_WORD)] = "5.274"
@@ -68,18 +65,29 @@ class VkSettings(msgspec.Struct, frozen=True, kw_only=True):
         "Chrome/146.0.0.0 Safari/537.36"
     )
 
-    invite_page: Annotated[_Url, setting("What the page of an invite begins with.")] = (
+    invite_page: Annotated[str, setting("What the page of an invite begins with.")] = (
         "https://vk.com/call/join/"
     )
-    start_page: Annotated[_Url, setting("The page from which a call is hosted.")] = (
+    start_page: Annotated[str, setting("The page from which a call is hosted.")] = (
         "https://calls.vk.com/"
     )
-    browser_login_url: Annotated[_Url, setting("The first token, as the page asks for it.")] = (
+    browser_login_url: Annotated[str, setting("The first token, as the page asks for it.")] = (
         "https://login.vk.com/?act=get_anonym_token"
     )
     browser_anonym_token_url: Annotated[
-        _Url, setting("The anonymous token, as the page asks for it.")
+        str, setting("The anonymous token, as the page asks for it.")
     ] = "https://api.vk.com/method/calls.getAnonymousToken"
     browser_preview_url: Annotated[
-        _Url, setting("The preview of a call, as the page asks for it.")
+        str, setting("The preview of a call, as the page asks for it.")
     ] = "https://api.vk.com/method/calls.getCallPreview"
+
+    def __post_init__(self) -> None:
+        """Check the endpoints and pages; raises `SettingsError` with all violations."""
+        told = "it is no URL with https://, or with http:// to this machine; without user or #"
+        found = [
+            Violation(name, "pattern", told)
+            for name in self.__struct_fields__
+            if name.endswith(("_url", "_page")) and _URL.fullmatch(getattr(self, name)) is None
+        ]
+        if found:
+            raise SettingsError("the provider vk", tuple(sorted(found)))
