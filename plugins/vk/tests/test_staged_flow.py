@@ -2,9 +2,11 @@
 
 import gzip
 import socket
+import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -13,6 +15,7 @@ import pytest
 from httpcore._backends.auto import AutoBackend
 
 from turnlane.api import Renewal
+from turnlane_tests.certificates import Authority
 from turnlane_tests.vk_stand_in import ANONYM_TOKEN, JOIN, LOGIN, OK_LOGIN, Reply
 
 pytestmark = pytest.mark.anyio
@@ -201,7 +204,7 @@ async def test_nobody_there_is_told_with_the_host(client: Any) -> None:
 
 
 @contextmanager
-def hanging_up() -> Iterator[tuple[int, list[bytes]]]:
+def hanging_up(tls: ssl.SSLContext | None = None) -> Iterator[tuple[int, list[bytes]]]:
     """Listen on a port, read a request of each connection, and close it."""
     from threading import Thread
 
@@ -215,7 +218,9 @@ def hanging_up() -> Iterator[tuple[int, list[bytes]]]:
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                with connection:
+                with suppress(OSError), connection:
+                    if tls is not None:
+                        tls.wrap_socket(connection, server_side=True)
                     requests.append(connection.recv(65536))
 
         thread = Thread(target=serve)
@@ -238,6 +243,38 @@ async def test_no_tls_where_it_is_wanted_is_told(client: Any) -> None:
     error = await client.failing()
     assert (error.code, error.provider_stage) == ("request_failed", OK_LOGIN)
     assert "no TLS" in error.message
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Location": "https://[::zz]:99999999/"},
+        {"Location": "\xff\xfe"},
+        {"Retry-After": "Mon, 99 Foo 99999 99:99:99 +9999"},
+        {"Content-Type": "text/html; charset=nonsense"},
+        {"Content-Encoding": "nonsense"},
+        {"Set-Cookie": "=;;; Expires=nonsense; Domain=[::"},
+    ],
+)
+async def test_odd_headers_fail_the_stage_and_nothing_else(
+    client: Any, headers: dict[str, str]
+) -> None:
+    client.vk.answer(LOGIN, Reply(status=302, headers=headers))
+    error = await client.failing()
+    assert error.code in ("unexpected_status", "request_failed")
+    assert error.provider_stage == LOGIN
+
+
+async def test_a_certificate_that_is_not_trusted_is_told(client: Any, tmp_path: Path) -> None:
+    certificate = Authority(tmp_path).issue("127.0.0.1")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate.certificate, certificate.key)
+    with hanging_up(tls) as (port, requests):
+        client.settings["login_url"] = f"https://127.0.0.1:{port}/"
+        error = await client.failing()
+    assert (error.code, error.provider_stage) == ("request_failed", LOGIN)
+    assert "certificate is not trusted" in error.message
+    assert requests == []
 
 
 async def test_the_browser_to_appear_as_can_be_told(client: Any) -> None:

@@ -92,8 +92,6 @@ class Exchange:
                     answer = await self._send(url, urlencode(fields).encode())
                 except httpx.HTTPError as error:
                     failure = _told(error)
-                except (httpx.InvalidURL, ValueError):
-                    failure = "the host cannot be looked up", "check the settings of the endpoints"
                 if failure is None or len(self._opened) > opened:
                     break
         # Raised out here: what httpx raises refers to the request, with all that is secret in it.

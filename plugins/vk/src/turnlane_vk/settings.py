@@ -11,12 +11,10 @@ from typing import Annotated
 
 import msgspec
 
-from turnlane.api import Secret, SettingsError, Violation, setting
+from turnlane.api import AuthorityError, Secret, SettingsError, Violation, parse_authority, setting
 
-_URL = re.compile(
-    r"(?:https://[A-Za-z0-9.\-\[\]:]+|http://(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?)"
-    r"(?:[/?][!\"$-~]*)?"
-)
+_URL = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?:[/?][!\"$-~]*)?")
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _WORD = r"[!-~]{1,256}"
 _LINE = r"[ -~]{1,512}"
 
@@ -87,7 +85,19 @@ class VkSettings(msgspec.Struct, frozen=True, kw_only=True):
         found = [
             Violation(name, "pattern", told)
             for name in self.__struct_fields__
-            if name.endswith(("_url", "_page")) and _URL.fullmatch(getattr(self, name)) is None
+            if name.endswith(("_url", "_page")) and not _is_endpoint(getattr(self, name))
         ]
         if found:
             raise SettingsError("the provider vk", tuple(sorted(found)))
+
+
+def _is_endpoint(url: str) -> bool:
+    """Whether it is a URL over TLS, or of this machine by its very name."""
+    parts = _URL.fullmatch(url)
+    if parts is None:
+        return False
+    try:
+        host, _ = parse_authority(parts["authority"])
+    except AuthorityError:
+        return False
+    return parts["scheme"] == "https" or host in _LOOPBACK
