@@ -192,6 +192,17 @@ async def test_a_connection_that_was_never_made_is_tried_twice(
     assert len(tried) == 2 * len(STAGED)
 
 
+async def test_no_proxy_of_the_environment_is_asked(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    await client.resolve()
+    assert client.vk.stages == STAGED
+
+
 async def test_nobody_there_is_told_with_the_host(client: Any) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
