@@ -54,7 +54,6 @@ both_backends = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 @pytest.fixture(autouse=True)
 def chromium() -> None:
     require("chromium")
-    pytest.importorskip("playwright")
 
 
 @pytest.fixture(autouse=True)
@@ -358,16 +357,28 @@ async def test_nothing_is_left_when_whoever_asked_for_it_ends(
     assert_nothing_left(temporary)
 
 
-async def test_a_program_that_is_no_browser_is_told_as_not_started(
-    pages: PageServer, temporary: Path
+@pytest.mark.parametrize(
+    ("says", "advice"),
+    [
+        ("it is no browser", "start it by hand"),
+        ("FATAL: No usable sandbox! Update your kernel", "user namespaces"),
+    ],
+)
+async def test_a_program_that_does_not_start_is_told_with_advice_but_not_its_words(
+    pages: PageServer, temporary: Path, tmp_path: Path, says: str, advice: str
 ) -> None:
-    browser = ControlledBrowser({**ENVIRON, "VK_PROVIDER_BROWSER": "false"})
+    program = tmp_path / "chromium"
+    program.write_text(f"#!/bin/sh\necho '{says}' >&2\nexit 1\n")
+    program.chmod(0o755)
+    browser = ControlledBrowser({**ENVIRON, "VK_PROVIDER_BROWSER": str(program)})
 
-    with pytest.raises(BrowserUnavailable, match="did not start"):
+    with pytest.raises(BrowserUnavailable, match="did not start") as caught:
         await browser.observe(
             watch(pages, pages.base), CHALLENGE, Operator(anyio.lowlevel.checkpoint)
         )
 
+    assert advice in caught.value.advice
+    assert says not in caught.value.message + caught.value.advice
     assert_nothing_left(temporary)
 
 
@@ -383,7 +394,7 @@ async def test_without_a_display_the_advice_is_to_go_without_a_window(
         )
 
     assert "VK_PROVIDER_BROWSER_HEADLESS=true" in caught.value.advice
-    assert str(temporary) not in str(caught.value)
+    assert str(temporary) not in caught.value.message + caught.value.advice
     assert_nothing_left(temporary)
 
 

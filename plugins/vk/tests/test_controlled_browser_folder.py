@@ -195,7 +195,11 @@ def test_an_xauthority_of_the_operators_own_is_kept(folder: BrowserFolder) -> No
     assert environ["XAUTHORITY"] == "/run/x"
 
 
-def test_what_is_set_for_turnlane_does_not_reach_the_browser(folder: BrowserFolder) -> None:
-    environ = folder.browser_environment({"TURNLANE_LINK": "secret", "VK_PROVIDER_BROWSER": "c"})
+@pytest.mark.parametrize("of", ["browser", "driver"])
+def test_what_is_set_for_turnlane_is_not_passed_on(folder: BrowserFolder, of: str) -> None:
+    environ = {"TURNLANE_LINK": "secret", "VK_PROVIDER_BROWSER": "c", "LANG": "C"}
 
-    assert not environ.keys() & {"TURNLANE_LINK", "VK_PROVIDER_BROWSER"}
+    passed = getattr(folder, f"{of}_environment")(environ)
+
+    assert not passed.keys() & {"TURNLANE_LINK", "VK_PROVIDER_BROWSER"}
+    assert passed["LANG"] == "C"

@@ -316,7 +316,7 @@ tell("finished")
     )
 
     (told,) = seen.answers
-    assert b"VK_PROVIDER_BROWSER" in told.body.reveal()
+    assert b"TMPDIR=" in told.body.reveal()
     assert TOKEN.encode() not in told.body.reveal()
     assert TOKEN not in repr(seen)
     assert TOKEN not in "".join(capfd.readouterr())

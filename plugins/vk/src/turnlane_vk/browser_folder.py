@@ -55,7 +55,7 @@ class BrowserFolder:
 
     def driver_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return the variables of a process that starts browsers in this folder."""
-        return {**environ, "TMPDIR": str(self._path)}
+        return _passed(environ) | {"TMPDIR": str(self._path)}
 
     def browser_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return the variables of the browser, whose home is here too.
@@ -63,11 +63,7 @@ class BrowserFolder:
         Certificates, crash reports and caches of Chromium go to the home folder, not the profile.
         """
         home = self._path / "home"
-        passed = {
-            name: value
-            for name, value in environ.items()
-            if not name.startswith(_KEPT_FROM_BROWSER)
-        }
+        passed = _passed(environ)
         if "HOME" in passed:
             passed.setdefault("XAUTHORITY", str(Path(passed["HOME"]) / ".Xauthority"))
         return passed | {
@@ -120,3 +116,9 @@ class BrowserFolder:
                 await anyio.wait_readable(handle)
         finally:
             os.close(handle)
+
+
+def _passed(environ: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value for name, value in environ.items() if not name.startswith(_KEPT_FROM_BROWSER)
+    }
