@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DISTRIBUTIONS := -e core -e plugins/adapters -e plugins/generic_turn -e plugins/lab \
-	-e plugins/exec -e plugins/http -e plugins/pool
+	-e plugins/exec -e plugins/http -e plugins/pool -e plugins/vk
 STAMP := $(VENV)/.installed
 PROJECTS := $(wildcard pyproject.toml core/pyproject.toml plugins/*/pyproject.toml tests/pyproject.toml)
 SOURCES := core/src plugins/*/src tests/src

@@ -12,6 +12,7 @@ PROVIDERS = {
     "plugins/generic_turn": ["generic-turn"],
     "plugins/http": ["http"],
     "plugins/pool": ["pool"],
+    "plugins/vk": ["vk"],
 }
 """The plugins that offer providers, and their ids."""
 

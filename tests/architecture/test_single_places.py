@@ -1,6 +1,7 @@
 """Things that have one place in the source have only that one."""
 
 import ast
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -54,3 +55,16 @@ def test_no_hook_names_a_provider_outside_its_plugin() -> None:
     core = [path for path in PRODUCT if "core" in path.relative_to(ROOT).parts[:1]]
     naming = {str(path.relative_to(ROOT)) for path in core if "generic_turn" in path.read_text()}
     assert naming == set()
+
+
+def test_no_module_outside_of_its_plugin_knows_the_provider_vk() -> None:
+    known = re.compile(r"(?<![a-z])vk(?![a-z])|okcdn|vkontakte", re.IGNORECASE)
+    sources = [path for path in ROOT.glob("*/src/**/*") if path.is_file()]
+    sources += [path for path in ROOT.glob("plugins/*/src/**/*") if path.is_file()]
+    naming = {
+        path.relative_to(ROOT).parts[:2]
+        for path in sources
+        if path.suffix != ".pyc" and known.search(path.read_text(errors="replace"))
+    }
+    # The tests' own stand-in plays it.
+    assert naming == {("plugins", "vk"), ("tests", "src")}

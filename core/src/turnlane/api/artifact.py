@@ -14,7 +14,7 @@ else:
     Json = Any  # msgspec, which decodes artifacts, knows no type that contains itself
 
 
-class StageRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+class StageRequest(msgspec.Struct, frozen=True):
     """What a step of a provider asked."""
 
     method: str

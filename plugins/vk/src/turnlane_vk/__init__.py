@@ -1,0 +1,1 @@
+"""Turnlane provider: VK call invites and hosted calls."""
