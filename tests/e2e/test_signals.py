@@ -176,11 +176,11 @@ async def test_a_server_forgets_the_session_of_a_client_that_was_killed(shell: S
         options = ("--listen", "127.0.0.1:0", "--idle-timeout", "1s")
         async with shell.start(*server, *options, *JSON) as running:
             ready = await running.ready()
-            held = sockets_of(running.pid)
             peer = peer_of(ready)
             clients = Clients(shell, stand, peer)
             async with clients.start(transport=RelayTransport.TCP) as client:
                 listen = (await client.ready())["listen"]
+                held = sockets_of(running.pid)
                 await echo_through(listen, "ann")
                 assert sockets_of(running.pid) == held + 1
                 accepted = await running.logged("peer_accepted")
