@@ -231,8 +231,15 @@ def test_below_a_rate_no_datagram_waits(rate: int) -> None:
 
 def test_many_wakeups_that_bring_little_are_moderated_within_the_bound() -> None:
     traffic = Traffic()
-    assert traffic.comes(50_000, 1) > 0
+    assert traffic.comes(50_000, 1, SAMPLE) > 0
     assert max(traffic.naps) < LONGEST_NAP == 100e-6
+
+
+def test_a_nap_that_finds_no_company_is_not_taken_again_for_a_while() -> None:
+    """As with questions that wait for their answers: each would only come later."""
+    traffic = Traffic()
+    napping = sum(traffic.comes(20_000, 1, 1) > 0 for _ in range(40_000))
+    assert 0 < napping <= 4 * SAMPLE
 
 
 def test_large_batches_are_good_without() -> None:
@@ -243,7 +250,7 @@ def test_large_batches_are_good_without() -> None:
 
 def test_a_nap_goes_on_while_the_datagrams_are_as_many_though_wakeups_are_fewer() -> None:
     traffic = Traffic()
-    assert traffic.comes(20_000, 1) > 0
+    assert traffic.comes(20_000, 1, SAMPLE) > 0
     # The same datagrams, three at a time because of the nap.
     assert traffic.comes(20_000 / 3, 3) > 0
 
@@ -251,7 +258,7 @@ def test_a_nap_goes_on_while_the_datagrams_are_as_many_though_wakeups_are_fewer(
 @pytest.mark.parametrize(("rate", "datagrams"), [(2_000, 1), (1, 1), (2_500, 3), (50_000, 10)])
 def test_it_stops_when_there_is_less_to_do_or_batches_are_large(rate: int, datagrams: int) -> None:
     traffic = Traffic()
-    assert traffic.comes(50_000, 1) > 0
+    assert traffic.comes(50_000, 1, SAMPLE) > 0
     assert traffic.comes(rate, datagrams, 2 * SAMPLE) == 0
 
 

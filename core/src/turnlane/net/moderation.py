@@ -18,6 +18,13 @@ _SMALL: Final = 4
 _FREQUENT: Final = 9_000.0
 """Wake-ups a second below which a nap of `LONGEST_NAP` finds hardly anything more."""
 
+_COMPANY: Final = 1.5
+"""Datagrams a wake-up, on average, without which a nap has found nobody to wait for."""
+
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 16.0
+"""Seconds without naps after they were in vain; they double each time."""
+
 _STEADY: Final = 2_500.0
 """Wake-ups a second from which the next one is worth waiting for at once."""
 
@@ -30,8 +37,9 @@ class Moderation:
     """Decides whether to nap before a wake-up's datagrams are read, and whether to stay after them.
 
     A nap pays when wake-ups are many and each brings little: more come together, and none waits
-    for more than `LONGEST_NAP`. Staying pays as soon as the next wake-up is near. At lower rates
-    there is neither.
+    for more than `LONGEST_NAP`. Where it brings nothing together, as with questions that wait for
+    their answers, there is none for a while. Staying pays as soon as the next wake-up is near. At
+    lower rates there is neither.
     """
 
     def __init__(
@@ -47,6 +55,8 @@ class Moderation:
         self._wakeups = 0
         self._datagrams = 0
         self._since = clock()
+        self._paused_until = self._since
+        self._pause = _FIRST_PAUSE
 
     def take_nap(self) -> None:
         """Sleep for `nap` seconds."""
@@ -67,7 +77,13 @@ class Moderation:
         few = self._datagrams < _SMALL * self._wakeups
         # While napping the wake-ups are fewer because of it: then the datagrams' rate decides.
         rate = self._datagrams / elapsed if self.nap else wakeups
-        self.nap = self._length if few and rate > _FREQUENT else 0.0
+        if self.nap and self._datagrams < _COMPANY * self._wakeups:
+            self._paused_until = now + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        elif self.nap:
+            self._pause = _FIRST_PAUSE
+        wanted = few and rate > _FREQUENT and now >= self._paused_until
+        self.nap = self._length if wanted else 0.0
         self.stay = wakeups > _STEADY
         self._wakeups = self._datagrams = 0
         self._since = now
