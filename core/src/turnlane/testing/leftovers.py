@@ -79,13 +79,18 @@ class Leak:
 
 @contextmanager
 def aged() -> Iterator[None]:
-    """Leave what exists now out of collections, so that many of them take little time."""
+    """Leave what exists now out of collections, so that many of them take little time.
+
+    Where somebody has frozen objects before, as a large suite of tests may, they stay frozen.
+    """
+    frozen_before = gc.get_freeze_count()
     gc.collect()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not frozen_before:
+            gc.unfreeze()
 
 
 @contextmanager

@@ -352,7 +352,7 @@ class Waits(DatagramIngress):
 class RaisesOnGoneSocket(Socket):
     def send(self, batch: Batch) -> Any:
         taken = self.inner.send(batch)
-        if self.inner.dropped:
+        if self.inner.refused:
             raise ConnectionRefusedError
         return taken
 
@@ -366,7 +366,7 @@ class DiesOfGoneSocket(Socket):
 
     def send(self, batch: Batch) -> Any:
         taken = self.inner.send(batch)
-        self.gone = self.gone or self.inner.dropped > 0
+        self.gone = self.gone or self.inner.refused > 0
         return taken
 
     async def receive(self, batch: Batch) -> None:
