@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-GOOD = ["exec", "generic-turn", "http", "pool"]
+GOOD = ["exec", "generic-turn", "http", "pool", "vk"]
 
 HEAD = "from turnlane.api import ProviderDescriptor, hookimpl\n"
 OFFER = "ProviderDescriptor({id!r}, 'T', 'S.', 'nowhere:Nothing')"

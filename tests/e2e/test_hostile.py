@@ -59,7 +59,7 @@ class Under:
 
     def port(self, which: int) -> socket.socket:
         """The socket of the server's main (0) or legacy (1) port."""
-        return self.stand.server._server._listeners[which].socket._socket
+        return self.stand.server._server.ports.listeners[which].socket._socket
 
     @property
     def wire(self) -> socket.socket:
@@ -79,9 +79,9 @@ class Under:
         assert self.client.ready_lanes == 2
         assert self.peer.strays == []
         server = self.stand.server._server
-        assert server.peers is not None
-        assert len(server.peers.lanes) <= 2 + len(self.log.of(PeerRefused))
-        for listener in server._listeners:
+        assert server.ports is not None
+        assert len(server.ports.peers.lanes) <= 2 + len(self.log.of(PeerRefused))
+        for listener in server.ports.listeners:
             assert listener.dtls.handshake_count <= MAX_HANDSHAKES
             assert listener.dtls.association_count <= 3
 
@@ -335,7 +335,7 @@ async def test_a_flood_of_client_hellos_keeps_nobody_out(
                     await ben.echoed(ben.send())
                 flooding.cancel_scope.cancel()
             assert server.counters["challenges_sent"] > 1000
-            assert server._server._listeners[0].dtls.handshake_count == 0, "nothing was kept"
+            assert server._server.ports.listeners[0].dtls.handshake_count == 0, "nothing was kept"
         await late.stop()
         await before.settled()
 
@@ -346,7 +346,7 @@ async def test_more_half_open_handshakes_than_there_is_room_for_keep_nobody_out(
 ) -> None:
     async with under_attack(event_log, monkeypatch) as under:
         server = under.stand.server
-        dtls = server._server._listeners[0].dtls
+        dtls = server._server.ports.listeners[0].dtls
         opened: list[Stranger] = []
         try:
             for number in range(MAX_HANDSHAKES + 20):
@@ -378,7 +378,7 @@ async def test_more_peers_without_a_hello_than_there_is_room_for_keep_nobody_out
             for _ in range(15):
                 opened.append(Stranger(under.stand.server.listen))
                 await opened[-1].shake_hands()
-            peers = under.stand.server._server.peers
+            peers = under.stand.server._server.ports.peers
             assert peers is not None
             with anyio.fail_after(5):
                 while len(event_log.of(PeerRefused)) < 5:

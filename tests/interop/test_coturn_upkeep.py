@@ -85,7 +85,7 @@ async def test_a_channel_that_nobody_renews_ends_which_shows_that_coturn_means_i
     coturn: type[Coturn], tmp_path: Path
 ) -> None:
     async with (
-        coturn("--permission-lifetime=1", "--channel-lifetime=1") as relay,
+        coturn("--permission-lifetime=3", "--channel-lifetime=3") as relay,
         Tunnel(tmp_path) as tunnel,
     ):
         session = await tunnel.start(relay.link())

@@ -34,6 +34,8 @@ class Batch:
     """Bytes of the buffer that are taken."""
     flows: list[int]
     """The flow of each packet."""
+    native: object
+    """What the runtime keeps beside the buffer; nobody else's business."""
     sizes: list[int]
     """The bytes of each packet."""
     starts: list[int]
@@ -51,8 +53,7 @@ class Batch:
         self.starts = [0] * capacity
         self.sizes = [0] * capacity
         self.flows = [0] * capacity
-        self.native: object = None
-        """What the runtime keeps beside the buffer; nobody else's business."""
+        self.native = None
         self.count = 0
         self.end = 0
 
